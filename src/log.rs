@@ -76,6 +76,9 @@ pub struct UnknownLogName(&'static str);
 /// Libraries that log headers or bodies below the level `warn`.
 const WARN_ONLY_TARGETS: [&str; 4] = ["reqwest", "hyper", "h2", "rustls"];
 
+/// A library that logs every failed request as an error. The engine of the store reports each failure itself, once.
+const SILENT_TARGET: &str = "kube_client";
+
 /// What goes to stderr: the log, unless the journal has it, and remarks.
 static STDERR: LazyLock<Queue> = LazyLock::new(|| Queue::new(write_to_stderr));
 
@@ -188,7 +191,11 @@ fn filter(level: LogLevel) -> Targets {
     let ours = level.filter();
     let libraries = if ours == LevelFilter::TRACE { ours } else { ours.min(LevelFilter::WARN) };
     let warn_only = WARN_ONLY_TARGETS.map(|target| (target, ours.min(LevelFilter::WARN)));
-    Targets::new().with_default(libraries).with_target("runner_agent", ours).with_targets(warn_only)
+    Targets::new()
+        .with_default(libraries)
+        .with_target("runner_agent", ours)
+        .with_targets(warn_only)
+        .with_target(SILENT_TARGET, LevelFilter::OFF)
 }
 
 impl LogLevel {
@@ -334,6 +341,16 @@ mod tests {
         assert!(filter(LogLevel::Trace).would_enable("mio::poll", &tracing::Level::TRACE));
         assert!(filter(LogLevel::Debug).would_enable("runner_agent::ops", &tracing::Level::DEBUG));
         assert!(!filter(LogLevel::Error).would_enable("reqwest", &tracing::Level::WARN));
+    }
+
+    #[test]
+    fn failures_that_the_engine_reports_are_not_logged_by_its_library() {
+        for level in [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace] {
+            let filter = filter(level);
+            for target in ["kube_client", "kube_client::client::builder"] {
+                assert!(!filter.would_enable(target, &tracing::Level::ERROR), "{target} at {level:?}");
+            }
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! by the crate `kube`, which knows the credentials of a pod and every kind of kubeconfig.
 
 mod any;
+mod closed;
 mod engine;
 mod error;
 #[cfg(feature = "etcd")]

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::path::Path;
 use std::pin::{Pin, pin};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 
 use super::disk_watch::watch_disk;
 use super::settings_files::SettingsFiles;
+use super::store_watch::open_at_start;
 use super::supervisor::reached;
 use super::{Heartbeat, Notice, Parts, Pass, ShutdownOutcome, Watch, once, supervisor};
 use crate::clock::{Clock as _, SystemClock};
@@ -113,7 +115,7 @@ impl Assembly {
         let instance = store.lock_instance().await?;
         // Enrollments keep the names that their runners have.
         let environment = environment.clone().remembering(recorded_names(&store).await?);
-        let Settings { mut gitlab, engine: config, status_server, templates, .. } =
+        let Settings { mut gitlab, engine: config, status_server, templates, warnings, .. } =
             load(overrides, &environment).await?;
         if environment.is_container {
             warn_of_lost_state(&store, &config).await;
@@ -121,14 +123,15 @@ impl Assembly {
         let (counters, request_timeout) = (Counters::new(), gitlab.request_timeout);
         let store = count_requests_and_writes(store, &mut gitlab, &counters);
         let overrides = overrides.clone();
-        let files = SettingsFiles { overrides, environment, status_server: status_server.clone() };
+        let warnings = Mutex::new(warnings);
+        let files = SettingsFiles { overrides, environment, status_server: status_server.clone(), warnings };
         let (files, config, watch, instance_id) = awaited(spawn_file_task(&config_path.clone(), move || {
             let watch = files.watch(&config, templates);
             (files, config, watch, settings::instance_id(&config_path))
         }))
         .await;
         let engine = Engine::open(store.clone(), Client::new(gitlab), settings::this_program()).await?;
-        engine.ops.share_in(config.open_store().await?);
+        engine.ops.share_in(open_at_start(&config).await?);
         let parts = Parts {
             engine,
             heartbeat: Heartbeat::new(),

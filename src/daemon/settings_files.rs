@@ -24,6 +24,8 @@ pub(super) struct SettingsFiles {
     pub(super) environment: Environment,
     /// The addresses of the status server, which last until the daemon's end.
     pub(super) status_server: StatusServerConfig,
+    /// The warnings about the settings in force, which were logged.
+    pub(super) warnings: Mutex<Vec<String>>,
 }
 
 impl SettingsFiles {
@@ -57,7 +59,8 @@ impl SettingsFiles {
 
     fn read(&self) -> Option<(Config, Watched)> {
         match settings::load(&self.overrides, &self.environment) {
-            Ok(Settings { engine: config, status_server, templates, .. }) => {
+            Ok(Settings { engine: config, status_server, templates, warnings, .. }) => {
+                self.log_new(warnings);
                 if status_server != self.status_server {
                     tracing::warn!("the addresses in [http] take effect when the daemon is restarted");
                 }
@@ -69,6 +72,15 @@ impl SettingsFiles {
                 None
             }
         }
+    }
+
+    /// Logs the warnings that the former settings did not cause.
+    fn log_new(&self, warnings: Vec<String>) {
+        let mut logged = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        for warning in warnings.iter().filter(|warning| !logged.contains(warning)) {
+            tracing::warn!("{warning}");
+        }
+        *logged = warnings;
     }
 
     fn watched(&self, config: &Config, templates: Vec<PathBuf>) -> Watched {

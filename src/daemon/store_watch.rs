@@ -1,5 +1,9 @@
 //! Watches the store of shared runners: the change of another machine reaches a runner at once.
 
+#[cfg(test)]
+#[cfg(feature = "etcd")]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -7,6 +11,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
+
+use super::supervisor::reached;
 
 use crate::engine::Config;
 use crate::error_chain::chain;
@@ -25,6 +31,9 @@ pub(super) struct StoreReport {
 /// A report, and the runner that it is of.
 pub(super) type StoreChange = (ShareName, StoreReport);
 
+/// How long until a store is opened again whose secrets cannot be read. A file that changes ends that, too.
+const OPEN_AGAIN: Duration = Duration::from_secs(30);
+
 /// How often an unchanged value is reported: it shows that the store answers.
 const REPORT: Duration = Duration::from_secs(30);
 
@@ -40,6 +49,10 @@ pub(super) enum StoreEvent {
 pub(super) struct StoreWatch {
     settings: Option<sharing::Settings>,
     opening: JoinSet<Result<Option<Shares<AnyEngine>>, sharing::Error>>,
+    /// When it is opened again after it could not be.
+    open_at: Option<Instant>,
+    /// Why it could not be opened, as it was reported.
+    failure: Option<String>,
     watches: JoinSet<()>,
     watched: BTreeMap<ShareName, AbortHandle>,
     changes: mpsc::UnboundedSender<StoreChange>,
@@ -47,23 +60,66 @@ pub(super) struct StoreWatch {
 }
 
 impl StoreWatch {
-    /// No watch yet, for a store that was opened by these settings.
-    pub(super) fn new(config: &Config) -> Self {
+    /// No watch yet, for the store that was [opened](open_at_start) by these settings.
+    pub(super) fn new(config: &Config, shares: Option<&Rc<Shares<AnyEngine>>>) -> Self {
         let (changes, inbox) = mpsc::unbounded_channel();
-        let (opening, watches) = (JoinSet::new(), JoinSet::new());
-        Self { settings: config.needed_store().cloned(), opening, watches, watched: BTreeMap::new(), changes, inbox }
+        let closed = shares.and_then(|shares| shares.closed_by());
+        Self {
+            settings: config.needed_store().cloned(),
+            opening: JoinSet::new(),
+            open_at: closed.as_ref().map(|_| Instant::now() + OPEN_AGAIN),
+            // The runners report it.
+            failure: closed.map(|error| error.to_string()),
+            watches: JoinSet::new(),
+            watched: BTreeMap::new(),
+            changes,
+            inbox,
+        }
     }
 
-    /// Opens the store of new settings. A reload that was asked for opens it again in any case: a secret may have changed.
-    pub(super) fn open(&mut self, config: &Config, is_asked: bool) {
+    /// Opens the store of new settings, or of new secrets. A reload that was asked for opens it again in any case: other
+    /// files may have changed.
+    pub(super) fn open(&mut self, config: &Config, shares: Option<&Rc<Shares<AnyEngine>>>, is_asked: bool) {
         let settings = config.needed_store().cloned();
-        if settings == self.settings && !(is_asked && settings.is_some()) {
-            return;
+        if is_asked {
+            self.failure = None;
         }
-        self.settings.clone_from(&settings);
+        if settings == self.settings && !(is_asked && settings.is_some()) {
+            return self.look_at_secrets(shares);
+        }
+        self.settings = settings;
+        self.begin();
+    }
+
+    /// Opens the store again if its secrets have changed, or can be read again.
+    pub(super) fn look_at_secrets(&mut self, shares: Option<&Rc<Shares<AnyEngine>>>) {
+        let Some((settings, shares)) = self.settings.as_ref().zip(shares) else { return };
+        if settings.has_other_secrets(shares) {
+            self.begin();
+        }
+    }
+
+    fn begin(&mut self) {
+        self.open_at = None;
         self.opening.abort_all();
-        let config = config.clone();
-        self.opening.spawn_local(async move { config.open_store().await });
+        let settings = self.settings.clone();
+        self.opening.spawn_local(async move {
+            match settings {
+                Some(settings) => sharing::open(&settings).await.map(Some),
+                None => Ok(None),
+            }
+        });
+    }
+
+    /// Notes what came of opening the store. Returns whether that is to be reported.
+    fn note(&mut self, opened: &Result<Option<Shares<AnyEngine>>, sharing::Error>) -> bool {
+        let error = opened.as_ref().err();
+        let is_unreadable = |error: &&sharing::Error| matches!(error, sharing::Error::Unreadable { .. });
+        self.open_at = error.filter(is_unreadable).map(|_| Instant::now() + OPEN_AGAIN);
+        let failure = error.map(ToString::to_string);
+        let is_news = failure.is_none() || failure != self.failure;
+        self.failure = failure;
+        is_news
     }
 
     /// Watches these runners and no others. Another store is watched anew.
@@ -89,15 +145,24 @@ impl StoreWatch {
             tokio::select! {
                 Some(opened) = self.opening.join_next() => {
                     // It was replaced by the next one otherwise, or has panicked, which has been logged.
-                    if let Ok(opened) = opened {
+                    if let Ok(opened) = opened && self.note(&opened) {
                         return StoreEvent::Opened(Box::new(opened));
                     }
                 }
+                () = reached(self.open_at) => self.begin(),
                 Some(_) = self.watches.join_next() => {}
                 Some(change) = self.inbox.recv() => return StoreEvent::Changed(change),
             }
         }
     }
+}
+
+/// Opens the store at a start, which does not end because a secret cannot be read: the store is opened once it can be.
+///
+/// # Errors
+/// As [`sharing::open`], but for [`sharing::Error::Unreadable`].
+pub(super) async fn open_at_start(config: &Config) -> Result<Option<Shares<AnyEngine>>, sharing::Error> {
+    config.open_store().await.or_else(|error| Shares::closed(error).map(Some))
 }
 
 /// Reports each change of a value, and the value itself now and then: a server that is paused reports nothing.

@@ -183,6 +183,8 @@ pub(super) struct Supervisor<S, D, C> {
     /// Another inventory is due, because something changed while this one was under way.
     next_inventory: Option<UnregisteredElsewhere>,
     reload: ReloadStage,
+    /// No inventory has been taken with these settings yet: the next one reports its warnings.
+    has_new_settings: bool,
     store_watch: StoreWatch,
 }
 
@@ -196,10 +198,11 @@ enum ReloadStage {
 
 impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     fn new(shared: Rc<Shared<S, D, C>>, config: Config, files: FilesOutside, heartbeat: Heartbeat) -> Self {
+        let store_watch = StoreWatch::new(&config, shared.engine.ops.shares().as_ref());
         let supervisor = Self {
             shared,
             secrets: Rc::new(Secrets::read(&config, &Secrets::default())),
-            store_watch: StoreWatch::new(&config),
+            store_watch,
             config: Rc::new(config),
             files,
             heartbeat,
@@ -221,6 +224,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             replays: false,
             next_inventory: None,
             reload: ReloadStage::Done,
+            has_new_settings: false,
         };
         supervisor.expect_enrolled();
         supervisor

@@ -202,7 +202,10 @@ impl Listing<'_> {
                 self.inventory.is_awaited = true;
                 continue;
             }
-            runners.extend(self.adopted(enrollment, related, &mut taken));
+            if let Some(managed) = self.adopted(enrollment, related, &mut taken) {
+                self.check_share(config, enrollment, &managed.runner);
+                runners.push(managed);
+            }
             self.pace.step().await;
         }
         let is_ours =
@@ -212,6 +215,18 @@ impl Listing<'_> {
             self.leave_former_server(enrollment, records);
         }
         runners
+    }
+
+    /// A `[[runner]]` that selects the runner by its id says that nothing rotates it. The settings alone cannot know whose id
+    /// that is.
+    fn check_share(&mut self, config: &Config, enrollment: &Enrollment, runner: &Runner) {
+        let Some(share) = enrollment.share_as.as_ref().filter(|_| config.policy_of(runner).shared == Some(true)) else {
+            return;
+        };
+        self.inventory.warnings.push(format!(
+            "enrollment `{}` has `share_as = \"{share}\"`, and the [[runner]] of its runner has `shared = true`: this machine does not rotate the token; remove one of the two",
+            enrollment.key
+        ));
     }
 
     /// A record of an enrollment that names another server now. The old runner stays managed, without an enrollment.

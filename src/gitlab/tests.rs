@@ -2,6 +2,7 @@
 
 mod dispositions;
 mod fleet;
+mod json_stream;
 mod pages;
 mod requests;
 mod server;

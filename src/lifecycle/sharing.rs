@@ -43,6 +43,10 @@ const COMING_BACK: Duration = Duration::from_secs(60);
 /// A value that is not older than this is not read again before a verification.
 pub const FRESH: Duration = Duration::from_secs(2);
 
+/// How far two refusals by the store are apart that count. An API server that has just started serves already while it reads
+/// its roles.
+const CONFIRM_STORE_REFUSAL: Duration = Duration::from_secs(5);
+
 const SHORTEST_LOOK: Duration = Duration::from_secs(1);
 const LONGEST_LOOK: Duration = Duration::from_secs(30);
 
@@ -64,6 +68,14 @@ pub fn pending_wait(request_timeout: Duration, left: Option<Duration>) -> Durati
 #[must_use]
 pub fn confirm_after(timing: &Timing, left: Option<Duration>) -> Duration {
     certainty_wait(timing, timing.confirm_after, left.filter(|left| !left.is_zero()))
+}
+
+/// Whether the store refuses this machine for good, so that a person has to act. Takes the time since the first refusal that
+/// no answer came after; one refusal alone proves nothing. That holds at any time: the store can have been restarted between
+/// two looks.
+#[must_use]
+pub fn is_store_refusal_proven(since_first: Duration) -> bool {
+    since_first >= CONFIRM_STORE_REFUSAL
 }
 
 /// How often the store is read although it is watched, and how long after a failure it is watched again: often enough to

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use zeroize::Zeroizing;
 
-use super::{MAX_TOKEN_BYTES, Token, TokenError, without_tokens};
+use super::{MAX_TOKEN_BYTES, Password, Token, TokenError, without_tokens};
 use crate::files::{Access, Exposure, Place, read_within_limit};
 
 /// The source of one secret.
@@ -65,6 +65,12 @@ pub enum SourceError {
         /// Why it is invalid.
         source: TokenError,
     },
+    /// The content is not a password.
+    #[error("{origin} does not hold a password: it is empty, or has a control character")]
+    NoPassword {
+        /// The source.
+        origin: String,
+    },
 }
 
 /// A path for messages: a person may have given a token in its place.
@@ -94,12 +100,34 @@ impl Source {
     /// [`SourceError`] naming the source, never its content. A file that does not answer is one in the daemon.
     pub fn read(&self) -> Result<Token, SourceError> {
         match self {
-            Self::File(path) => read_limited(path, format!("the file `{}`", shown(path))),
-            Self::Credential { name, path: Some(path) } => {
-                read_limited(path, format!("the systemd credential `{name}`"))
-            }
-            Self::Credential { name, path: None } => Err(SourceError::NoCredential(name.clone())),
             Self::Value { token, .. } => Ok(token.clone()),
+            Self::File(_) | Self::Credential { .. } => parse(&self.read_text()?, self.origin()),
+        }
+    }
+
+    /// Reads a password, which may have other characters than a token, white space within it too.
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    pub fn read_password(&self) -> Result<Password, SourceError> {
+        let text = self.read_text()?;
+        Password::parse(text.trim()).ok_or_else(|| SourceError::NoPassword { origin: self.origin() })
+    }
+
+    fn read_text(&self) -> Result<Zeroizing<String>, SourceError> {
+        match self {
+            Self::File(path) | Self::Credential { path: Some(path), .. } => read_limited(path),
+            Self::Credential { name, path: None } => Err(SourceError::NoCredential(name.clone())),
+            Self::Value { token, .. } => Ok(Zeroizing::new(token.expose().to_owned())),
+        }
+    }
+
+    /// What it is, for messages.
+    fn origin(&self) -> String {
+        match self {
+            Self::File(path) => format!("the file `{}`", shown(path)),
+            Self::Credential { name, .. } => format!("the systemd credential `{name}`"),
+            Self::Value { origin, .. } => origin.clone(),
         }
     }
 }
@@ -119,26 +147,26 @@ fn parse(text: &str, origin: String) -> Result<Token, SourceError> {
 }
 
 /// Reads a file. The thread that serves all runners does not wait for a disk or network share.
-fn read_limited(path: &Path, origin: String) -> Result<Token, SourceError> {
+fn read_limited(path: &Path) -> Result<Zeroizing<String>, SourceError> {
     let file = path.to_owned();
-    let read = read_within_limit(path, move || read_file(&file, origin));
+    let read = read_within_limit(path, move || read_file(&file));
     read.unwrap_or_else(|source| Err(SourceError::Unreadable { path: path.to_owned(), source }))
 }
 
-fn read_file(path: &Path, origin: String) -> Result<Token, SourceError> {
+fn read_file(path: &Path) -> Result<Zeroizing<String>, SourceError> {
     let unreadable = |source| SourceError::Unreadable { path: path.to_owned(), source };
     // A descriptor from the shell may be a pipe, which has a writer.
     let is_descriptor = ["/dev/fd/", "/dev/stdin", "/proc/self/fd/"].iter().any(|place| path.starts_with(place));
     if is_descriptor {
         #[expect(clippy::disallowed_methods, reason = "it is open already")]
         let file = File::open(path).map_err(unreadable)?;
-        return parse(&read_text(file).map_err(unreadable)?, origin);
+        return read_text(file).map_err(unreadable);
     }
     let opened = Place::find(path).and_then(|place| place.open(Access::Read)).map_err(unreadable)?;
     if let Some(exposure) = opened.exposure() {
         return Err(SourceError::Exposed { path: path.to_owned(), exposure });
     }
-    parse(&read_text(opened.file).map_err(unreadable)?, origin)
+    read_text(opened.file).map_err(unreadable)
 }
 
 /// Reads a text that may have white space around a token, but not much more.
@@ -206,6 +234,21 @@ mod tests {
     fn white_space_in_a_token_file_is_ignored() {
         let (_directory, source) = file_with("  glrt-abc\r\n", 0o600);
         assert_eq!(source.read().unwrap().expose(), "glrt-abc");
+    }
+
+    #[test]
+    fn password_keeps_the_characters_that_no_token_has() {
+        for password in ["pa$$word", "two words", "'single' \"double\" \\ `back`", "pässwörd ✓", "glrt-abc"] {
+            let (_directory, source) = file_with(&format!("{password}\n"), 0o600);
+            let read = source.read_password().unwrap();
+            assert_eq!(read.expose(), password);
+            assert!(!format!("{read:?}").contains(password));
+        }
+        for wrong in ["", "\n", "two\nlines", "a\u{0}b"] {
+            let (_directory, source) = file_with(wrong, 0o600);
+            let error = source.read_password().unwrap_err();
+            assert!(error.to_string().contains("does not hold a password"), "{error}");
+        }
     }
 
     #[test]

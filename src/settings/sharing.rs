@@ -162,6 +162,22 @@ impl SharingSection {
         })
     }
 
+    /// Warnings about shared runners that `recover` cannot recover: a reset by the runner's id needs an access token.
+    pub(super) fn recovery_warnings(&self, config: &engine::Config) -> Vec<String> {
+        let Some(recover) = self.recover.as_ref().filter(|recover| recover.value) else { return Vec::new() };
+        let is_without_access = |enrollment: &&Enrollment| config.access_to(&enrollment.site.url).is_none();
+        let without_access = config.enrollments.iter().filter(is_without_access);
+        let warning = |enrollment: &Enrollment| {
+            let (place, url) = (&recover.place, &enrollment.site.url);
+            enrollment.share_as.as_ref().map(|name| {
+                format!(
+                    "{place}: `recover` has no effect on the shared runner `{name}`: it needs the access token of a [[server]] with the url {url}"
+                )
+            })
+        };
+        without_access.filter_map(warning).collect()
+    }
+
     /// The keys of one engine that were given.
     fn keys_of(&self, engine: Engine) -> Vec<(&'static str, &Place)> {
         let keys = match engine {

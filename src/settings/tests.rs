@@ -594,6 +594,25 @@ fn a_runner_in_the_store_cannot_be_declared_shared() {
 }
 
 #[test]
+fn a_shared_runner_that_cannot_be_recovered_causes_a_warning() {
+    let shared = format!("{ENROLL}share_as = \"docker-fleet\"\n");
+    let server = |host: &str| format!("[[server]]\nurl = \"https://{host}\"\naccess_token = {{ file = \"/t\" }}\n");
+    let (recover, other, own) =
+        (format!("{ETCD}recover = true\n"), server("gitlab.example.org"), server("gitlab.example.com"));
+    let warning = "/etc/x/agent.toml:11: `recover` has no effect on the shared runner `docker-fleet`: it needs the access token of a [[server]] with the url https://gitlab.example.com";
+    for (text, expected) in [
+        (format!("{shared}{recover}"), Some(warning)),
+        (format!("{shared}{recover}{other}"), Some(warning)),
+        (format!("{shared}{recover}{own}"), None),
+        (format!("{shared}{ETCD}"), None),
+        (format!("{shared}{ETCD}recover = false\n"), None),
+        (format!("{ENROLL}{recover}"), None),
+    ] {
+        assert_eq!(loaded(&text).warnings.first().map(String::as_str), expected, "{text}");
+    }
+}
+
+#[test]
 fn the_store_comes_from_variables_too() {
     let environment =
         Environment { current_dir: "/work".into(), hostname: "host-1".to_owned(), ..Environment::default() }

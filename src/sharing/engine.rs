@@ -48,6 +48,12 @@ pub trait Engine {
 
     /// Replaces a value if the store has `expected`; `None` is no value. Returns whether it did.
     ///
+    /// A swap whose answer was lost can be executed later, but never after another swap: no two values have the same bytes,
+    /// and a value that was removed leaves its object, with the revision of the removal. A swap from no value is compared with
+    /// that revision, so a late one fails after another machine has created and removed a value. Only a person who deletes
+    /// the object itself, or restores the store, can undo that; GitLab is asked about each token in the store before it is
+    /// used.
+    ///
     /// # Errors
     /// As [`Engine::get`], and [`Error::Unknown`] if it may have been replaced, now or later.
     async fn swap(&self, name: &ShareName, expected: Option<&Value>, value: Option<&Value>) -> Result<bool, Error>;

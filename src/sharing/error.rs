@@ -95,7 +95,25 @@ pub enum Error {
         /// What is wrong.
         detail: String,
     },
-    /// The store has answered something else.
+    /// A secret of [sharing] cannot be read now. Its content was not looked at.
+    #[error("{engine} cannot be used: {detail}")]
+    Unreadable {
+        /// The store.
+        engine: &'static str,
+        /// What cannot be read, and why.
+        detail: String,
+    },
+    /// The store has understood the request, and will never execute it: a person has to change something there.
+    #[error("{engine} rejects a request about {object}: {detail}")]
+    Rejected {
+        /// The store.
+        engine: &'static str,
+        /// The object.
+        object: String,
+        /// What it says.
+        detail: String,
+    },
+    /// The store has answered something else. Nothing was written.
     #[error("{engine} has answered {detail} to a request about {object}")]
     Answer {
         /// The store.
@@ -121,7 +139,26 @@ impl Error {
             | Self::Unsealed { .. }
             | Self::TooLarge { .. }
             | Self::NotCompiledIn { .. }
-            | Self::Settings { .. } => false,
+            | Self::Settings { .. }
+            | Self::Unreadable { .. }
+            | Self::Rejected { .. } => false,
+        }
+    }
+
+    /// Whether the store refuses the machine, which it also does for some seconds after its start: an API server reads its
+    /// roles when it serves already.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Unauthenticated { .. } | Self::Denied { .. })
+    }
+
+    /// The same about a request that changes nothing in any case.
+    #[cfg(any(feature = "etcd", feature = "kubernetes"))]
+    #[must_use]
+    pub(super) fn without_effect(self) -> Self {
+        match self {
+            Self::Unknown { engine, detail, .. } => Self::Unreachable { engine, detail },
+            other => other,
         }
     }
 
@@ -145,7 +182,12 @@ impl Error {
             Self::NotCompiledIn { .. } => Some(
                 "install the Debian package or the container image `runner-agent`, or build with `--features etcd,kubernetes`",
             ),
-            Self::Unreachable { .. } | Self::Unknown { .. } | Self::Settings { .. } | Self::Answer { .. } => None,
+            Self::Rejected { .. } => Some("nothing was written: change what the store says, or its limits"),
+            Self::Unreachable { .. }
+            | Self::Unknown { .. }
+            | Self::Settings { .. }
+            | Self::Unreadable { .. }
+            | Self::Answer { .. } => None,
         }
     }
 }

@@ -1,7 +1,14 @@
 //! etcd, by its JSON gateway.
 //!
 //! Every read is linearizable: a member that is cut off from the majority does not answer it. A write that has no answer
-//! may be executed later; the swap by value makes that harmless once the value has changed.
+//! may be executed later; the swap by value makes that harmless once the value has changed. A removed value leaves its key,
+//! without data: a create that is executed late finds that key, and fails.
+//!
+//! A login costs etcd up to a second of computing, by design of its passwords. So there is one login at a time, and every
+//! request waits for it.
+
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -15,7 +22,7 @@ use zeroize::Zeroizing;
 use super::{Engine, Error, Value, Watch};
 use crate::gitlab::{JsonAnswer, JsonClient, JsonFailure, JsonStream};
 use crate::model::{ServerUrl, ShareName, TlsFiles};
-use crate::secret::Token;
+use crate::secret::{Password, random_bits};
 
 const ENGINE: &str = "etcd";
 
@@ -25,15 +32,21 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(6);
 /// The same for a connection, and for what can be asked of another member: one that is paused holds up nothing for long.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The same for a login at a member that has just answered something else: it checks one password after the other, and
+/// machines that start together all have one.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Ends a watch of a member that has lost the majority.
 const WITH_LEADER: (&str, &str) = ("grpc-metadata-hasleader", "true");
 
 /// Codes of gRPC, by which etcd says what went wrong.
 mod code {
     pub(super) const INVALID_ARGUMENT: u32 = 3;
+    pub(super) const NOT_FOUND: u32 = 5;
     pub(super) const PERMISSION_DENIED: u32 = 7;
     pub(super) const RESOURCE_EXHAUSTED: u32 = 8;
     pub(super) const FAILED_PRECONDITION: u32 = 9;
+    pub(super) const UNIMPLEMENTED: u32 = 12;
     pub(super) const UNAUTHENTICATED: u32 = 16;
 }
 
@@ -47,7 +60,7 @@ pub struct Config {
     /// Its authority, and our certificate.
     pub tls: TlsFiles,
     /// The user and the password.
-    pub user: Option<(String, Token)>,
+    pub user: Option<(String, Password)>,
 }
 
 /// An etcd cluster.
@@ -57,11 +70,76 @@ pub struct Etcd {
     client: JsonClient,
     /// The member that has answered last.
     preferred: Cell<usize>,
-    /// The token of the user's session, once there is one.
-    session: RefCell<Option<Zeroizing<String>>>,
+    logins: Logins,
+}
+
+/// The token of a session; `None` if etcd has no users.
+type Session = Option<Zeroizing<String>>;
+
+/// The logins of the user.
+#[derive(Debug, Default)]
+struct Logins {
+    /// Held during a login.
+    turn: tokio::sync::Mutex<()>,
+    /// How many have ended.
+    ended: Cell<u64>,
+    /// What came of the last one.
+    last: RefCell<Option<Result<Session, Failure>>>,
+}
+
+impl Logins {
+    fn known(&self) -> Session {
+        self.last.borrow().as_ref()?.as_ref().ok()?.clone()
+    }
+
+    /// Forgets a session that etcd does not accept any more, unless there is another one already.
+    fn forget(&self, session: &Session) {
+        self.last.borrow_mut().take_if(|last| last.as_ref().is_ok_and(|last| last == session));
+    }
+
+    /// Logs in, or waits for the login under way, which then speaks for all that have waited for it.
+    async fn one(&self, login: impl Future<Output = Result<Session, Failure>>) -> Result<Session, Failure> {
+        let ended = self.ended.get();
+        let _turn = self.turn.lock().await;
+        let last = self.last.borrow().clone().filter(|_| self.ended.get() != ended);
+        if let Some(last) = last {
+            return last;
+        }
+        let result = login.await;
+        self.ended.set(self.ended.get() + 1);
+        *self.last.borrow_mut() = Some(result.clone());
+        result
+    }
+}
+
+/// A kind of request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Read,
+    Write,
+    Login,
+}
+
+impl Kind {
+    /// What is done to the object, for messages.
+    fn act(self) -> &'static str {
+        match self {
+            Self::Read | Self::Login => "read",
+            Self::Write => "write",
+        }
+    }
+
+    fn timeout(self) -> Duration {
+        match self {
+            Self::Read => READ_TIMEOUT,
+            Self::Write => WRITE_TIMEOUT,
+            Self::Login => LOGIN_TIMEOUT,
+        }
+    }
 }
 
 /// What went wrong with one member.
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Failure {
     /// It cannot have executed the request: another one can be asked.
     NotExecuted(String),
@@ -82,7 +160,9 @@ impl Etcd {
             return Err(settings("there is no endpoint".to_owned()));
         }
         let client = JsonClient::new(&config.tls, READ_TIMEOUT).map_err(settings)?;
-        Ok(Self { config, client, preferred: Cell::new(0), session: RefCell::default() })
+        // Machines that start together ask all members, not the first one.
+        let first = usize::try_from(random_bits()).unwrap_or_default() % config.endpoints.len();
+        Ok(Self { config, client, preferred: Cell::new(first), logins: Logins::default() })
     }
 
     fn key(&self, name: &ShareName) -> String {
@@ -97,48 +177,39 @@ impl Etcd {
     async fn call<Q: Serialize, A: DeserializeOwned>(
         &self,
         name: &ShareName,
-        act: &'static str,
+        kind: Kind,
         path: &str,
         question: &Q,
     ) -> Result<A, Error> {
-        let is_write = act == WRITE;
+        let failed = |failure| self.error(name, kind, failure);
         let mut is_renewed = false;
         loop {
-            match self.call_as_user(path, question, is_write).await {
-                Ok(answer) => return self.read(name, &answer.body),
+            let session = self.session().await.map_err(failed)?;
+            let body = body_of(question).map_err(failed)?;
+            match self.ask_members(kind, path, &body, session.as_ref().map(|session| session.as_str())).await {
+                Ok(answer) => return self.read(name, kind, &answer.body),
                 // A session ends after some minutes, and with the member that has begun it.
                 Err(Failure::Refused { code: code::UNAUTHENTICATED, .. }) if !is_renewed => {
-                    (is_renewed, *self.session.borrow_mut()) = (true, None);
+                    is_renewed = true;
+                    self.logins.forget(&session);
                 }
-                Err(failure) => return Err(self.error(name, act, failure, is_write)),
+                Err(failure) => return Err(failed(failure)),
             }
         }
     }
 
-    async fn call_as_user<Q: Serialize>(
-        &self,
-        path: &str,
-        question: &Q,
-        is_write: bool,
-    ) -> Result<JsonAnswer, Failure> {
-        let session = self.session().await?;
-        self.ask_members(path, &body_of(question)?, session.as_ref().map(|session| session.as_str()), is_write).await
-    }
-
     async fn ask_members(
         &self,
+        kind: Kind,
         path: &str,
         body: &Zeroizing<Vec<u8>>,
         session: Option<&str>,
-        is_write: bool,
     ) -> Result<JsonAnswer, Failure> {
         let (count, first) = (self.config.endpoints.len(), self.preferred.get());
-        let timeout = if is_write { WRITE_TIMEOUT } else { READ_TIMEOUT };
         let mut failures = Vec::new();
         for at in (first..first + count).map(|at| at % count) {
             let Some(endpoint) = self.config.endpoints.get(at) else { continue };
-            let answer = self.client.post(format!("{endpoint}{path}"), body.clone(), session, timeout).await;
-            let failure = match answered(answer) {
+            let failure = match self.ask(kind, endpoint, path, body, session).await {
                 Ok(answer) => {
                     self.preferred.set(at);
                     return Ok(answer);
@@ -147,7 +218,7 @@ impl Etcd {
                     self.preferred.set(at);
                     return Err(refused);
                 }
-                Err(Failure::Lost(detail)) if is_write => {
+                Err(Failure::Lost(detail)) if kind == Kind::Write => {
                     self.preferred.set((at + 1) % count);
                     return Err(Failure::Lost(format!("{endpoint}: {detail}")));
                 }
@@ -158,8 +229,36 @@ impl Etcd {
         Err(Failure::NotExecuted(failures.join("; ")))
     }
 
+    async fn ask(
+        &self,
+        kind: Kind,
+        endpoint: &ServerUrl,
+        path: &str,
+        body: &Zeroizing<Vec<u8>>,
+        session: Option<&str>,
+    ) -> Result<JsonAnswer, Failure> {
+        // A member that is paused takes connections, too: it would be waited for as long as one that checks a password.
+        if kind == Kind::Login && self.config.endpoints.len() > 1 {
+            let question = body_of(&Range { key: BASE64.encode(&self.config.prefix) })?;
+            let answer = self.client.post(format!("{endpoint}/v3/kv/range"), question, None, READ_TIMEOUT).await;
+            // It is asked without a session, and may well refuse to answer that.
+            if let Err(silent @ (Failure::NotExecuted(_) | Failure::Lost(_))) = answered(answer) {
+                return Err(silent);
+            }
+        }
+        answered(self.client.post(format!("{endpoint}{path}"), body.clone(), session, kind.timeout()).await)
+    }
+
     /// The session of the user, if there is one to be.
-    async fn session(&self) -> Result<Option<Zeroizing<String>>, Failure> {
+    async fn session(&self) -> Result<Session, Failure> {
+        let Some((name, password)) = &self.config.user else { return Ok(None) };
+        match self.logins.known() {
+            Some(known) => Ok(Some(known)),
+            None => self.logins.one(self.log_in(name, password)).await,
+        }
+    }
+
+    async fn log_in(&self, name: &str, password: &Password) -> Result<Session, Failure> {
         #[derive(Serialize)]
         struct Question<'a> {
             name: &'a str,
@@ -169,13 +268,8 @@ impl Etcd {
         struct Answer {
             token: Zeroizing<String>,
         }
-        let Some((name, password)) = &self.config.user else { return Ok(None) };
-        let known = self.session.borrow().clone();
-        if known.is_some() {
-            return Ok(known);
-        }
         let question = body_of(&Question { name, password: password.expose() })?;
-        let answer = match self.ask_members("/v3/auth/authenticate", &question, None, false).await {
+        let answer = match self.ask_members(Kind::Login, "/v3/auth/authenticate", &question, None).await {
             Ok(answer) => answer,
             // This etcd has no users.
             Err(Failure::Refused { code: code::FAILED_PRECONDITION, .. }) => return Ok(None),
@@ -187,25 +281,34 @@ impl Etcd {
         };
         let Answer { token } = serde_json::from_slice(&answer.body)
             .map_err(|_| Failure::NotExecuted("it has answered something else to a login".to_owned()))?;
-        *self.session.borrow_mut() = Some(token.clone());
         Ok(Some(token))
     }
 
-    fn read<A: DeserializeOwned>(&self, name: &ShareName, body: &[u8]) -> Result<A, Error> {
-        serde_json::from_slice(body).map_err(|_| self.unexpected(name, "something else than etcd does"))
+    fn read<A: DeserializeOwned>(&self, name: &ShareName, kind: Kind, body: &[u8]) -> Result<A, Error> {
+        serde_json::from_slice(body).map_err(|_| {
+            let detail = "something else than etcd does";
+            match kind {
+                // A proxy has answered, and may have passed it on.
+                Kind::Write => {
+                    Error::Unknown { engine: ENGINE, object: self.object(name), detail: format!("it was {detail}") }
+                }
+                Kind::Read | Kind::Login => self.unexpected(name, detail),
+            }
+        })
     }
 
     fn unexpected(&self, name: &ShareName, detail: &str) -> Error {
         Error::Answer { engine: ENGINE, object: self.object(name), detail: detail.to_owned() }
     }
 
-    fn error(&self, name: &ShareName, act: &'static str, failure: Failure, is_write: bool) -> Error {
+    fn error(&self, name: &ShareName, kind: Kind, failure: Failure) -> Error {
         let (engine, object) = (ENGINE, self.object(name));
         match failure {
             Failure::NotExecuted(detail) => Error::Unreachable { engine, detail },
-            Failure::Lost(detail) if is_write => Error::Unknown { engine, object, detail },
+            Failure::Lost(detail) if kind == Kind::Write => Error::Unknown { engine, object, detail },
             Failure::Lost(detail) => Error::Unreachable { engine, detail },
             Failure::Refused { code: code::PERMISSION_DENIED, .. } => {
+                let act = kind.act();
                 let user = self.config.user.as_ref().map_or("this user", |(name, _)| name);
                 let right =
                     format!("the permission of `{user}` to {act} keys with the prefix `{}`", self.config.prefix);
@@ -218,15 +321,10 @@ impl Etcd {
             Failure::Refused { code: code::INVALID_ARGUMENT, message } if message.contains("user name is empty") => {
                 Error::Unauthenticated { engine, detail: "it asks for a user, and [sharing] has none".to_owned() }
             }
-            Failure::Refused { code, message } => {
-                Error::Answer { engine, object, detail: format!("the error {code} ({message})") }
-            }
+            Failure::Refused { message, .. } => Error::Rejected { engine, object, detail: message },
         }
     }
 }
-
-const READ: &str = "read";
-const WRITE: &str = "write";
 
 fn body_of(question: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, Failure> {
     serde_json::to_vec(question).map(Zeroizing::new).map_err(|error| Failure::NotExecuted(error.to_string()))
@@ -249,7 +347,13 @@ fn refusal(status: u16, body: &[u8]) -> Failure {
         message: Option<String>,
     }
     let Ok(Refusal { code, error, message }) = serde_json::from_slice(body) else {
-        return Failure::Lost(format!("the status {status}, which is none of etcd's"));
+        let detail = format!("the status {status}, which is none of etcd's");
+        return match status {
+            404 | 405 => Failure::NotExecuted(format!("{detail}: it may have no JSON gateway")),
+            // A proxy takes no request of this size, and passes nothing on.
+            413 => Failure::Refused { code: code::RESOURCE_EXHAUSTED, message: detail },
+            _ => Failure::Lost(detail),
+        };
     };
     // Both have the same text.
     let message = message.or(error).unwrap_or_default();
@@ -258,8 +362,12 @@ fn refusal(status: u16, body: &[u8]) -> Failure {
         code::INVALID_ARGUMENT if message.contains("revision of auth store is old") => {
             Failure::Refused { code: code::UNAUTHENTICATED, message }
         }
-        // Nothing is written any more until a person makes room.
-        code::RESOURCE_EXHAUSTED if message.contains("space exceeded") => Failure::Refused { code, message },
+        // The gateway knows no such path.
+        code::NOT_FOUND | code::UNIMPLEMENTED => Failure::NotExecuted(message),
+        // Nothing is written any more until a person makes room; or the request is too large.
+        code::RESOURCE_EXHAUSTED if message.contains("space exceeded") || message.contains("larger than max") => {
+            Failure::Refused { code, message }
+        }
         code::INVALID_ARGUMENT | code::PERMISSION_DENIED | code::FAILED_PRECONDITION | code::UNAUTHENTICATED => {
             Failure::Refused { code, message }
         }
@@ -296,6 +404,9 @@ enum Target {
     Create {
         create_revision: String,
     },
+    Mod {
+        mod_revision: String,
+    },
     Value {
         value: Zeroizing<String>,
     },
@@ -305,8 +416,6 @@ enum Target {
 enum Request {
     #[serde(rename = "request_put")]
     Put { key: String, value: Zeroizing<String> },
-    #[serde(rename = "request_delete_range")]
-    Delete { key: String },
     #[serde(rename = "request_range")]
     Range { key: String },
 }
@@ -325,15 +434,20 @@ struct Header {
 
 #[derive(Deserialize)]
 struct KeyValue {
+    mod_revision: String,
     #[serde(default)]
     value: Zeroizing<String>,
 }
 
 impl KeyValue {
-    fn decoded(&self) -> Option<Value> {
-        BASE64.decode(self.value.as_bytes()).ok().map(Value::new)
+    /// The value; `None` if it has no data.
+    fn decoded(&self) -> Result<Option<Value>, base64::DecodeError> {
+        let bytes = BASE64.decode(self.value.as_bytes())?;
+        Ok(Some(Value::new(bytes)).filter(|value| !value.expose().is_empty()))
     }
 }
+
+const NOT_BASE64: &str = "a value that is not base64";
 
 #[derive(Deserialize)]
 struct Swapped {
@@ -346,12 +460,18 @@ fn encoded(value: &Value) -> Zeroizing<String> {
 }
 
 impl Etcd {
-    async fn range(&self, name: &ShareName) -> Result<(Option<Value>, String), Error> {
-        let Ranged { kvs, header } =
-            self.call(name, READ, "/v3/kv/range", &Range { key: self.encoded_key(name) }).await?;
-        let Some(found) = kvs.first() else { return Ok((None, header.revision)) };
-        let value = found.decoded().ok_or_else(|| self.unexpected(name, "a value that is not base64"))?;
-        Ok((Some(value), header.revision))
+    async fn range(&self, name: &ShareName) -> Result<Ranged, Error> {
+        self.call(name, Kind::Read, "/v3/kv/range", &Range { key: self.encoded_key(name) }).await
+    }
+
+    /// What a key without a value is compared with; `None` if it has one.
+    async fn absent(&self, name: &ShareName) -> Result<Option<Target>, Error> {
+        let found = self.range(name).await?;
+        let Some(found) = found.kvs.first() else {
+            return Ok(Some(Target::Create { create_revision: "0".to_owned() }));
+        };
+        let is_empty = found.value.is_empty();
+        Ok(is_empty.then(|| Target::Mod { mod_revision: found.mod_revision.clone() }))
     }
 }
 
@@ -363,25 +483,27 @@ impl Engine for Etcd {
     }
 
     async fn get(&self, name: &ShareName) -> Result<Option<Value>, Error> {
-        Ok(self.range(name).await?.0)
+        let found = self.range(name).await?;
+        let Some(found) = found.kvs.first() else { return Ok(None) };
+        found.decoded().map_err(|_| self.unexpected(name, NOT_BASE64))
     }
 
     async fn swap(&self, name: &ShareName, expected: Option<&Value>, value: Option<&Value>) -> Result<bool, Error> {
         let key = self.encoded_key(name);
         let target = match expected {
             Some(expected) => Target::Value { value: encoded(expected) },
-            None => Target::Create { create_revision: "0".to_owned() },
+            None => match self.absent(name).await? {
+                Some(absent) => absent,
+                None => return Ok(false),
+            },
         };
-        let request = match value {
-            Some(value) => Request::Put { key: key.clone(), value: encoded(value) },
-            None => Request::Delete { key: key.clone() },
-        };
+        let request = Request::Put { key: key.clone(), value: value.map(encoded).unwrap_or_default() };
         let transaction = Transaction {
             compare: vec![Comparison { key, result: "EQUAL", target }],
             success: vec![request],
             failure: Vec::new(),
         };
-        let Swapped { succeeded } = self.call(name, WRITE, "/v3/kv/txn", &transaction).await?;
+        let Swapped { succeeded } = self.call(name, Kind::Write, "/v3/kv/txn", &transaction).await?;
         Ok(succeeded)
     }
 
@@ -393,11 +515,8 @@ impl Engine for Etcd {
         let put = Request::Put { key: key.clone(), value: Zeroizing::default() };
         let transaction =
             Transaction { compare: vec![never], success: vec![put], failure: vec![Request::Range { key }] };
-        self.call::<_, Swapped>(name, WRITE, "/v3/kv/txn", &transaction).await.map(drop).map_err(|error| match error {
-            // Nothing is written in any case.
-            Error::Unknown { engine, detail, .. } => Error::Unreachable { engine, detail },
-            other => other,
-        })
+        let probed = self.call::<_, Swapped>(name, Kind::Write, "/v3/kv/txn", &transaction).await;
+        probed.map(drop).map_err(Error::without_effect)
     }
 
     async fn watch(&self, name: &ShareName) -> Result<EtcdWatch, Error> {
@@ -411,10 +530,10 @@ impl Engine for Etcd {
             create_request: Create,
         }
         // The watch begins where a linearizable read was: a member that lags reports what it learns later.
-        let (_, revision) = self.range(name).await?;
+        let revision = self.range(name).await?.header.revision;
         let next = revision.parse::<i64>().map_err(|_| self.unexpected(name, "a revision that is no number"))? + 1;
         let create_request = Create { key: self.encoded_key(name), start_revision: next.to_string() };
-        let failed = |failure| self.error(name, READ, failure, false);
+        let failed = |failure| self.error(name, Kind::Read, failure);
         let session = self.session().await.map_err(failed)?;
         let body = body_of(&Question { create_request }).map_err(failed)?;
         let endpoint = self.config.endpoints.get(self.preferred.get());
@@ -483,11 +602,11 @@ impl Watch for EtcdWatch {
             if kind.as_deref() == Some("DELETE") {
                 return Ok(None);
             }
-            let value = kv.and_then(|kv| kv.decoded());
-            return value.map(Some).ok_or_else(|| Error::Answer {
+            let value = kv.map(|kv| kv.decoded()).transpose();
+            return value.map(Option::flatten).map_err(|_| Error::Answer {
                 engine: ENGINE,
                 object: self.object.clone(),
-                detail: "a value that is not base64".to_owned(),
+                detail: NOT_BASE64.to_owned(),
             });
         }
     }

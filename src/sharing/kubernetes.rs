@@ -3,6 +3,9 @@
 //! The Secret is made by whoever installs the agent, so that its Role needs no right to create any. It is changed by a JSON
 //! patch that tests the whole value: the API server applies all of a patch or nothing.
 
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
@@ -14,6 +17,7 @@ use futures_util::future::poll_fn;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, Patch, PatchParams, WatchEvent, WatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::Status;
 use kube::{Client, ResourceExt as _};
 use serde_json::{Value as Json, json};
 
@@ -84,6 +88,9 @@ impl Kubernetes {
         found.read_timeout = Some(Duration::from_secs(u64::from(WATCH_SECS) + 10));
         found.write_timeout = Some(TIMEOUT);
         let namespace = config.namespace.unwrap_or_else(|| found.default_namespace.clone());
+        if found.accept_invalid_certs {
+            tracing::warn!("the kubeconfig of [sharing] does not check the certificate of the API server");
+        }
         let client = Client::try_from(found).map_err(|error| settings(error.to_string()))?;
         Ok(Self { secrets: Api::namespaced(client, &namespace), namespace })
     }
@@ -99,16 +106,27 @@ impl Kubernetes {
                 Error::Unreachable { engine, detail }
             };
         };
-        let (act, detail) =
-            (if verb == PATCH { "change" } else { "read" }, format!("{}: {}", status.code, status.message));
-        match status.code {
-            401 => Error::Unauthenticated { engine, detail },
-            403 => Error::Denied { engine, act, object, right: format!("the verb `{verb}` on this Secret in a Role") },
-            404 => Error::Missing { object },
+        let act = if verb == PATCH { "change" } else { "read" };
+        let detail = format!("{}: {}", status.code, status.message);
+        match (status.code, is_of_api_server(&status)) {
+            // It is refused before it is looked at. The API server says so in plain text.
+            (429, _) => Error::Unreachable { engine, detail: "429: it is too busy".to_owned() },
+            (413, _) => Error::Rejected { engine, object, detail: "413: the request is too large".to_owned() },
+            // A proxy, or an API server that is about to serve. It may have passed a change on.
+            (code, false) if verb == PATCH => Error::Unknown { engine, object, detail: not_of_api_server(code) },
+            (code, false) => Error::Unreachable { engine, detail: not_of_api_server(code) },
+            (401, true) => Error::Unauthenticated { engine, detail },
+            (403, true) if status.message.contains(ADMISSION) => Error::Rejected { engine, object, detail },
+            (403, true) => {
+                Error::Denied { engine, act, object, right: format!("the verb `{verb}` on this Secret in a Role") }
+            }
+            (404, true) => Error::Missing { object },
             // It can have passed a change on to its own store.
-            500.. if verb == PATCH => Error::Unknown { engine, object, detail },
-            429 | 500.. => Error::Unreachable { engine, detail },
-            _ => Error::Answer { engine, object, detail },
+            (500.., true) if verb == PATCH => Error::Unknown { engine, object, detail },
+            (500.., true) => Error::Unreachable { engine, detail },
+            // Another change came in between, or what was asked for is out of date.
+            (409 | 410, true) => Error::Answer { engine, object, detail },
+            (_, true) => Error::Rejected { engine, object, detail },
         }
     }
 
@@ -136,8 +154,8 @@ impl Kubernetes {
         match answer {
             Ok(_) => Ok(()),
             // A test of the patch has failed, or the Secret was changed between the test and the write.
-            Err(kube::Error::Api(status)) if matches!(status.code, 409 | 422) => {
-                Err(Failed::Test(status.message.clone()))
+            Err(kube::Error::Api(status)) if matches!(status.code, 409 | 422) && is_of_api_server(&status) => {
+                Err(Failed::Test { is_conflict: status.code == 409, detail: status.message.clone() })
             }
             Err(error) => Err(Failed::For(self.error(name, PATCH, error))),
         }
@@ -145,9 +163,27 @@ impl Kubernetes {
 }
 
 enum Failed {
-    /// The value is not the expected one, or the patch is none that the API server takes.
-    Test(String),
+    /// The value is not the expected one; or the Secret was changed meanwhile, or the patch is none that the API server takes.
+    Test {
+        is_conflict: bool,
+        detail: String,
+    },
     For(Error),
+}
+
+/// What the API server says if a webhook refuses a change.
+const ADMISSION: &str = "admission webhook";
+
+/// How `kube` names an answer that the API server has not made.
+const NOT_PARSED: &str = "Failed to parse error data";
+
+fn is_of_api_server(status: &Status) -> bool {
+    status.reason != NOT_PARSED
+}
+
+/// The text of such an answer can be a whole page.
+fn not_of_api_server(code: u16) -> String {
+    format!("the status {code}, which is none of an API server's")
 }
 
 const GET: &str = "get";
@@ -167,6 +203,10 @@ fn chain(error: &kube::Error) -> String {
     // The program of a kubeconfig may have printed a token.
     if matches!(error, kube::Error::Auth(_)) {
         return "the credentials cannot be had by the kubeconfig or the service account".to_owned();
+    }
+    // Its text can hold a part of the Secret.
+    if matches!(error, kube::Error::SerdeError(_) | kube::Error::FromUtf8(_)) {
+        return "an answer that is no Secret".to_owned();
     }
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
@@ -213,7 +253,7 @@ impl Engine for Kubernetes {
     async fn swap(&self, name: &ShareName, expected: Option<&Value>, value: Option<&Value>) -> Result<bool, Error> {
         let field = format!("/data/{FIELD}");
         let new = value.map(|value| BASE64.encode(value.expose())).unwrap_or_default();
-        let mut patch = Vec::new();
+        let (mut patch, mut tested) = (Vec::new(), None);
         match expected {
             Some(expected) => {
                 patch.push(json!({"op": "test", "path": field, "value": BASE64.encode(expected.expose())}));
@@ -222,6 +262,7 @@ impl Engine for Kubernetes {
             // There is no value to test: the Secret is the one that has none.
             None => {
                 let secret = self.read(name).await?;
+                tested = secret.resource_version();
                 if value_of(&secret).is_some() {
                     return Ok(false);
                 }
@@ -238,12 +279,20 @@ impl Engine for Kubernetes {
         match self.patch(name, patch, false).await {
             Ok(()) => Ok(true),
             Err(Failed::For(error)) => Err(error),
-            Err(Failed::Test(detail)) => {
-                // It is looked at before it is believed: an immutable Secret fails in the same way.
-                if self.get(name).await?.as_ref() == expected {
-                    return Err(Error::Answer { engine: ENGINE, object: self.object(name), detail });
+            // It is looked at before it is believed: an immutable Secret fails in the same way.
+            Err(Failed::Test { is_conflict, detail }) => {
+                let present = self.read(name).await?;
+                if value_of(&present).as_ref() != expected {
+                    return Ok(false);
                 }
-                Ok(false)
+                let (engine, object) = (ENGINE, self.object(name));
+                // What is beside the value was changed.
+                let is_passing = is_conflict || tested.is_some() && tested != present.resource_version();
+                Err(if is_passing {
+                    Error::Answer { engine, object, detail }
+                } else {
+                    Error::Rejected { engine, object, detail }
+                })
             }
         }
     }
@@ -252,10 +301,15 @@ impl Engine for Kubernetes {
         let patch = vec![json!({"op": "test", "path": "/metadata/name", "value": secret_of(name)})];
         match self.patch(name, patch, true).await {
             Ok(()) => Ok(()),
-            Err(Failed::Test(detail)) => Err(Error::Answer { engine: ENGINE, object: self.object(name), detail }),
-            // Nothing is written in any case.
-            Err(Failed::For(Error::Unknown { engine, detail, .. })) => Err(Error::Unreachable { engine, detail }),
-            Err(Failed::For(error)) => Err(error),
+            Err(Failed::Test { is_conflict, detail }) => {
+                let (engine, object) = (ENGINE, self.object(name));
+                Err(if is_conflict {
+                    Error::Answer { engine, object, detail }
+                } else {
+                    Error::Rejected { engine, object, detail }
+                })
+            }
+            Err(Failed::For(error)) => Err(error.without_effect()),
         }
     }
 

@@ -25,6 +25,8 @@ struct State {
     is_stopped: bool,
     /// How many reads there were.
     reads: u32,
+    /// Whether this machine lacks a right.
+    is_denied: bool,
 }
 
 impl MemoryEngine {
@@ -54,6 +56,11 @@ impl MemoryEngine {
         self.0.borrow().reads
     }
 
+    /// This machine has no right any more, or has it again.
+    pub fn deny(&self, is_denied: bool) {
+        self.0.borrow_mut().is_denied = is_denied;
+    }
+
     /// The value as it is now.
     pub fn value_of(&self, name: &ShareName) -> Option<Value> {
         self.value(name).borrow().clone()
@@ -66,7 +73,15 @@ impl MemoryEngine {
 
     fn check(&self) -> Result<(), Error> {
         let stopped = || Error::Unreachable { engine: "memory", detail: "it is stopped".to_owned() };
-        if self.0.borrow().is_stopped { Err(stopped()) } else { Ok(()) }
+        let denied = || {
+            let (object, right) = ("a value".to_owned(), "the right to read".to_owned());
+            Error::Denied { engine: "memory", act: "read", object, right }
+        };
+        match &*self.0.borrow() {
+            State { is_stopped: true, .. } => Err(stopped()),
+            State { is_denied: true, .. } => Err(denied()),
+            State { .. } => Ok(()),
+        }
     }
 
     fn value(&self, name: &ShareName) -> watch::Sender<Option<Value>> {

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use zeroize::Zeroizing;
+
 use super::{AnyEngine, Error, Shares};
 use crate::model::{ServerUrl, TlsFiles};
-use crate::secret::{SealingKey, Source};
+use crate::secret::{Digest, Password, SealingKey, Source, SourceError, Token};
 
 /// The store of shared runners (`[sharing]`); built by the room `settings`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +71,15 @@ impl EngineSettings {
         }
     }
 
+    /// Checks whether this build has the engine.
+    fn check_compiled(&self) -> Result<(), Error> {
+        let is_compiled = match self {
+            Self::Etcd { .. } => cfg!(feature = "etcd"),
+            Self::Kubernetes { .. } => cfg!(feature = "kubernetes"),
+        };
+        if is_compiled { Ok(()) } else { Err(Error::NotCompiledIn { engine: self.name() }) }
+    }
+
     fn password(&self) -> Option<&Source> {
         match self {
             Self::Etcd { user, .. } => user.as_ref().map(|(_, password)| password),
@@ -77,25 +88,59 @@ impl EngineSettings {
     }
 }
 
+/// The secrets of a store, as they were read.
+struct Secrets {
+    password: Option<Password>,
+    key: Option<SealingKey>,
+    /// Of the texts of all of them.
+    digest: Digest,
+}
+
+impl Settings {
+    fn read_secrets(&self) -> Result<Secrets, Error> {
+        let engine = self.engine.name();
+        let password = self.engine.password().map(Source::read_password).transpose();
+        let password = password.map_err(|error| unread("password", &error, engine))?;
+        let text = self.encryption_key.as_ref().map(Source::read).transpose();
+        let text = text.map_err(|error| unread("encryption_key", &error, engine))?;
+        let key = text.as_ref().map(|text| SealingKey::from_text(text.expose())).transpose();
+        let key = key.map_err(|error| unusable("encryption_key", &error, engine))?;
+        let texts = [password.as_ref().map(Password::expose), text.as_ref().map(Token::expose)];
+        // Neither of them has a control character.
+        let digest = Digest::of(Zeroizing::new(texts.map(Option::unwrap_or_default).join("\n")).as_bytes());
+        Ok(Secrets { password, key, digest })
+    }
+
+    /// Whether the secrets are other ones than those that the store was opened with, or cannot be used. Ones that cannot be
+    /// read now are not.
+    #[must_use]
+    pub fn has_other_secrets(&self, shares: &Shares<AnyEngine>) -> bool {
+        match self.read_secrets() {
+            Ok(secrets) => !shares.has(secrets.digest),
+            Err(Error::Unreadable { .. }) => false,
+            Err(_) => true,
+        }
+    }
+}
+
 /// Reads the secrets and the TLS files, and makes the engine. Sends nothing.
 ///
 /// # Errors
-/// [`Error::NotCompiledIn`], and [`Error::Settings`] for a secret or file that cannot be used.
+/// [`Error::NotCompiledIn`], [`Error::Settings`] for a secret or file that cannot be used, and [`Error::Unreadable`] for a
+/// secret that cannot be read now.
 pub async fn open(settings: &Settings) -> Result<Shares<AnyEngine>, Error> {
-    let engine = engine(&settings.engine).await?;
-    let name = settings.engine.name();
-    let key = settings.encryption_key.as_ref().map(|source| encryption_key(source, name)).transpose()?;
-    Ok(Shares::new(engine, key))
+    settings.engine.check_compiled()?;
+    let Secrets { password, key, digest } = settings.read_secrets()?;
+    let engine = engine(&settings.engine, password).await?;
+    Ok(Shares::opened(engine, key, digest))
 }
 
-async fn engine(settings: &EngineSettings) -> Result<AnyEngine, Error> {
+#[cfg_attr(not(feature = "etcd"), expect(unused_variables, reason = "only etcd has a password"))]
+async fn engine(settings: &EngineSettings, password: Option<Password>) -> Result<AnyEngine, Error> {
     match settings {
         #[cfg(feature = "etcd")]
         EngineSettings::Etcd { endpoints, prefix, tls, user } => {
-            let user = match user {
-                Some((user, password)) => Some((user.clone(), read("password", password, settings.name())?)),
-                None => None,
-            };
+            let user = user.as_ref().map(|(user, _)| user.clone()).zip(password);
             let config =
                 super::etcd::Config { endpoints: endpoints.clone(), prefix: prefix.clone(), tls: tls.clone(), user };
             super::etcd::Etcd::new(config).map(AnyEngine::Etcd)
@@ -103,23 +148,28 @@ async fn engine(settings: &EngineSettings) -> Result<AnyEngine, Error> {
         #[cfg(feature = "kubernetes")]
         EngineSettings::Kubernetes { kubeconfig, namespace } => {
             let config = super::kubernetes::Config { kubeconfig: kubeconfig.clone(), namespace: namespace.clone() };
-            super::kubernetes::Kubernetes::new(config).await.map(AnyEngine::Kubernetes)
+            super::kubernetes::Kubernetes::new(config).await.map(|engine| AnyEngine::Kubernetes(Box::new(engine)))
         }
         #[cfg(not(all(feature = "etcd", feature = "kubernetes")))]
         other => Err(Error::NotCompiledIn { engine: other.name() }),
     }
 }
 
-fn encryption_key(source: &Source, engine: &'static str) -> Result<SealingKey, Error> {
-    let text = read("encryption_key", source, engine)?;
-    SealingKey::from_text(text.expose()).map_err(|error| unusable("encryption_key", &error, engine))
-}
-
-fn read(key: &'static str, source: &Source, engine: &'static str) -> Result<crate::secret::Token, Error> {
-    source.read().map_err(|error| unusable(key, &error, engine))
+fn unread(key: &'static str, error: &SourceError, engine: &'static str) -> Error {
+    match error {
+        SourceError::Unreadable { .. } => Error::Unreadable { engine, detail: detail_of(key, error) },
+        SourceError::Exposed { .. }
+        | SourceError::NoCredential(_)
+        | SourceError::Invalid { .. }
+        | SourceError::NoPassword { .. } => unusable(key, error, engine),
+    }
 }
 
 fn unusable(key: &'static str, error: &dyn std::error::Error, engine: &'static str) -> Error {
+    Error::Settings { engine, detail: detail_of(key, error) }
+}
+
+fn detail_of(key: &'static str, error: &dyn std::error::Error) -> String {
     let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-    Error::Settings { engine, detail: format!("`{key}` of [sharing]: {error}{cause}") }
+    format!("`{key}` of [sharing]: {error}{cause}")
 }

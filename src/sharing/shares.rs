@@ -1,15 +1,18 @@
 //! Shared runners in a store.
 
+use super::closed::Closed;
 use super::wire::Wire;
-use super::{Engine, Error, MAX_VALUE_BYTES, Value, Watch};
+use super::{AnyEngine, Engine, Error, MAX_VALUE_BYTES, Value, Watch};
 use crate::model::{ShareName, SharedRunner};
-use crate::secret::SealingKey;
+use crate::secret::{Digest, SealingKey};
 
 /// The shared runners of a store.
 #[derive(Debug)]
 pub struct Shares<E> {
     engine: E,
     key: Option<SealingKey>,
+    /// The secrets that it was opened with.
+    secrets: Option<Digest>,
 }
 
 /// A shared runner as it was read or written, with what it takes to replace it.
@@ -52,10 +55,47 @@ pub enum Swapped {
     Lost,
 }
 
+impl Shares<AnyEngine> {
+    pub(super) fn opened(engine: AnyEngine, key: Option<SealingKey>, secrets: Digest) -> Self {
+        Self { engine, key, secrets: Some(secrets) }
+    }
+
+    /// What stands for a store whose secrets cannot be read yet, by the error of [`open`](super::open). Every act fails with
+    /// that.
+    ///
+    /// # Errors
+    /// Any other error, which does not end by itself.
+    pub fn closed(error: Error) -> Result<Self, Error> {
+        match Closed::by(&error) {
+            Some(closed) => Ok(Self::new(AnyEngine::Closed(closed), None)),
+            None => Err(error),
+        }
+    }
+
+    /// Why it cannot be used, if it stands for a store that is not open.
+    #[must_use]
+    pub fn closed_by(&self) -> Option<Error> {
+        match &self.engine {
+            AnyEngine::Closed(closed) => Some(closed.error()),
+            #[cfg(feature = "etcd")]
+            AnyEngine::Etcd(_) => None,
+            #[cfg(feature = "kubernetes")]
+            AnyEngine::Kubernetes(_) => None,
+            #[cfg(test)]
+            AnyEngine::Memory(_) => None,
+        }
+    }
+
+    /// Whether it was opened with these secrets.
+    pub(super) fn has(&self, secrets: Digest) -> bool {
+        self.secrets == Some(secrets)
+    }
+}
+
 impl<E: Engine> Shares<E> {
     /// The runners in this store. Their tokens are sealed with the key.
     pub fn new(engine: E, key: Option<SealingKey>) -> Self {
-        Self { engine, key }
+        Self { engine, key, secrets: None }
     }
 
     /// Whether tokens are sealed: a value that can be read was written by a machine that has the key.

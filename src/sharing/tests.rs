@@ -1,3 +1,6 @@
+#[cfg(any(feature = "etcd", feature = "kubernetes"))]
+pub(super) mod http_server;
+
 use super::memory::MemoryEngine;
 use super::{AnyEngine, Engine as _, EngineSettings, Error, Settings, Shares, Swapped, Value, Watch as _, open};
 use crate::model::{
@@ -5,6 +8,23 @@ use crate::model::{
     SharedToken, Timestamp, TlsFiles,
 };
 use crate::secret::{SealingKey, Source, Token};
+
+/// The name of an error's variant; also checks whether it passes by itself.
+#[cfg(any(feature = "etcd", feature = "kubernetes"))]
+pub(super) fn variant(error: &Error) -> &'static str {
+    let (variant, is_passing) = match error {
+        Error::Unreachable { .. } => ("Unreachable", true),
+        Error::Unknown { .. } => ("Unknown", true),
+        Error::Answer { .. } => ("Answer", true),
+        Error::Unauthenticated { .. } => ("Unauthenticated", false),
+        Error::Denied { .. } => ("Denied", false),
+        Error::Missing { .. } => ("Missing", false),
+        Error::Rejected { .. } => ("Rejected", false),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(error.is_passing(), is_passing, "{error}");
+    variant
+}
 
 fn name() -> ShareName {
     "docker-fleet".parse().unwrap()
@@ -125,12 +145,17 @@ async fn machine_with_a_key_believes_no_token_that_is_not_sealed() {
 }
 
 #[tokio::test]
-async fn sealed_token_is_bound_to_its_runner_and_generation() {
+async fn sealed_token_is_bound_to_its_runner_generation_and_times() {
     for (from, to) in [
         ("gitlab.example.com", "gitlab.example.org"),
         ("\"id\":7", "\"id\":8"),
         ("[[1,", "[[1,\"0000000000000000000000000000000000000000000000000000000000000000\"],[1,"),
         ("],[2,", "],[3,"),
+        (r#""obtained_at":"2027-01-15T08:00:00Z""#, r#""obtained_at":"2027-01-15T08:00:00.001Z""#),
+        (r#""obtained_at":"2027-01-15T08:00:00Z""#, r#""obtained_at":null"#),
+        (r#""expires_at":"2027-01-15T08:00:00Z""#, r#""expires_at":"2027-01-15T08:00:00.001Z""#),
+        (r#""expires_at":"2027-01-15T08:00:00Z""#, r#""expires_at":null"#),
+        (r#","expires_at":"2027-01-15T08:00:00Z""#, ""),
     ] {
         let engine = MemoryEngine::default();
         let stored = written(&engine, key("k"), runner()).await;
@@ -259,7 +284,9 @@ async fn store_is_opened_without_being_asked_and_its_secrets_have_to_be_good() {
     let shares = open(&etcd(secret("a-password"), secret(&"k".repeat(32)))).await.unwrap();
     assert_eq!(shares.object(&name()), "the etcd key `/runner-agent/docker-fleet`");
     let absent = Some(Source::File("/nonexistent/password".into()));
-    let error = open(&etcd(absent, None)).await.unwrap_err().to_string();
+    let error = open(&etcd(absent, None)).await.unwrap_err();
+    assert!(matches!(error, Error::Unreadable { .. }), "{error:?}");
+    let error = error.to_string();
     assert!(error.starts_with("etcd cannot be used: `password` of [sharing]: cannot read"), "{error}");
     let error = open(&etcd(None, secret("tooshortakey"))).await.unwrap_err().to_string();
     assert!(error.starts_with("etcd cannot be used: `encryption_key` of [sharing]: an encryption key has"), "{error}");

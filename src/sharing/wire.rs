@@ -155,28 +155,37 @@ impl Wire {
     }
 }
 
-/// What a sealed token is bound to: it opens in no other object, and at no other place of the succession.
+/// What a sealed token is bound to: it opens in no other object, at no other place of the succession, and with no other
+/// times. A false expiry would keep all machines from the rotation, or have them rotate without end.
 struct About<'a> {
     runner: &'a SharedRunner,
     name: &'a ShareName,
 }
 
 impl About<'_> {
-    fn bytes(&self, lineage: &Lineage) -> Vec<u8> {
-        let id = self.runner.id.map_or(0, RunnerId::number);
-        format!("{}\n{id}\n{}\n{}", self.runner.url, self.name, lineage.generation()).into_bytes()
+    fn bytes(&self, lineage: &Lineage, obtained_at: Option<Timestamp>, expiry: Expiry) -> Vec<u8> {
+        let Self { runner: SharedRunner { url, id, .. }, name } = self;
+        let id = id.map_or(0, RunnerId::number);
+        let obtained_at = obtained_at.map_or_else(|| "unknown".to_owned(), |at| at.as_millis().to_string());
+        let expiry = match expiry {
+            Expiry::Unknown => "unknown".to_owned(),
+            Expiry::Never => "never".to_owned(),
+            Expiry::At(at) => at.as_millis().to_string(),
+        };
+        let generation = lineage.generation();
+        format!("{url}\n{id}\n{name}\n{generation}\n{obtained_at}\n{expiry}").into_bytes()
     }
 }
 
 impl WireToken {
     fn of(token: &SharedToken, about: &About<'_>, key: Option<&SealingKey>) -> Result<Self, SealingError> {
         let SharedToken { credential, lineage } = token;
+        let about = about.bytes(lineage, credential.obtained_at, credential.expiry);
         let text = match key {
             None => WireText::Plain(Zeroizing::new(credential.token.expose().to_owned())),
-            Some(key) => WireText::Sealed {
-                key: key.fingerprint(),
-                text: BASE64.encode(key.seal(&credential.token, &about.bytes(lineage))?),
-            },
+            Some(key) => {
+                WireText::Sealed { key: key.fingerprint(), text: BASE64.encode(key.seal(&credential.token, &about)?) }
+            }
         };
         let expires_at = match credential.expiry {
             Expiry::Unknown => None,
@@ -190,6 +199,11 @@ impl WireToken {
     fn read(self, about: &About<'_>, key: Option<&SealingKey>) -> Result<SharedToken, Problem> {
         let links = self.links.into_iter().map(|(generation, token)| Link { generation, token }).collect();
         let lineage = Lineage::from_links(links).ok_or_else(|| foreign("its generations are out of order"))?;
+        let expiry = match self.expires_at {
+            None => Expiry::Unknown,
+            Some(None) => Expiry::Never,
+            Some(Some(at)) => Expiry::At(at),
+        };
         let token = match (self.text, key) {
             (WireText::Plain(text), None) => Token::parse(&text).map_err(foreign)?,
             // Who can write into the store, but has no key, must not choose the token.
@@ -200,17 +214,12 @@ impl WireToken {
             }
             (WireText::Sealed { text, .. }, Some(key)) => {
                 let sealed = BASE64.decode(text).map_err(|_| foreign("its sealed token is damaged"))?;
-                key.open(&sealed, &about.bytes(&lineage)).map_err(foreign)?
+                key.open(&sealed, &about.bytes(&lineage, self.obtained_at, expiry)).map_err(foreign)?
             }
         };
         if token.digest() != lineage.token() {
             return Err(foreign("its token is not the one of its last generation"));
         }
-        let expiry = match self.expires_at {
-            None => Expiry::Unknown,
-            Some(None) => Expiry::Never,
-            Some(Some(at)) => Expiry::At(at),
-        };
         Ok(SharedToken { credential: Credential { token, obtained_at: self.obtained_at, expiry }, lineage })
     }
 }

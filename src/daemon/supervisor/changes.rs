@@ -14,6 +14,7 @@ use crate::engine::Config;
 use crate::error_chain::chain;
 use crate::files::forget_late_reads;
 use crate::ops::{Disk, Error, Server};
+use crate::sharing;
 use crate::store::{Difference, EntrySelector};
 
 impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
@@ -25,7 +26,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             self.take_settings(config);
         }
         self.shared.engine.ops.forget_tls();
-        self.store_watch.open(&self.config, true);
+        self.store_watch.open(&self.config, self.shared.engine.ops.shares().as_ref(), true);
         self.config_changed(FileState::Still, UnregisteredElsewhere::RegisterAgain);
         self.roster.tell_all(&RunnerCommand::TryAgain { asked_at });
     }
@@ -47,10 +48,11 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     fn take_settings(&mut self, config: Config) {
         self.unregistered_elsewhere.retain(|key| config.enrollments.iter().any(|wanted| wanted.key == *key));
         self.config = Rc::new(config);
+        self.has_new_settings = true;
         self.expect_enrolled();
         self.secrets = Rc::new(Secrets::read(&self.config, &self.secrets));
         self.roster.tell_all(&RunnerCommand::Settings(Rc::clone(&self.config), Rc::clone(&self.secrets)));
-        self.store_watch.open(&self.config, false);
+        self.store_watch.open(&self.config, self.shared.engine.ops.shares().as_ref(), false);
         self.store_watch.follow(&self.config, self.shared.engine.ops.shares().as_ref(), false);
     }
 
@@ -70,6 +72,10 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                     ops.share_in(shares);
                     self.store_watch.follow(&self.config, ops.shares().as_ref(), true);
                 }
+                Err(error @ sharing::Error::Unreadable { .. }) => tracing::error!(
+                    error = chain(&error),
+                    "the store of [sharing] cannot be opened: going on with the one before, and trying again"
+                ),
                 Err(error) => tracing::error!(
                     error = chain(&error),
                     hint = error.hint(),
@@ -83,6 +89,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     pub(super) fn hand_out_secrets(&mut self) {
         self.secrets = Rc::new(Secrets::read(&self.config, &self.secrets));
         self.roster.tell_all(&RunnerCommand::SecretsChanged(Rc::clone(&self.secrets)));
+        self.store_watch.look_at_secrets(self.shared.engine.ops.shares().as_ref());
     }
 
     /// Lets every worker compare its entry, and looks for runners that are not served yet.

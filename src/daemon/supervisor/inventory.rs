@@ -73,8 +73,9 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         for error in &inventory.errors {
             tracing::error!("{error}");
         }
+        let is_first = std::mem::take(&mut self.has_new_settings);
         for warning in &inventory.warnings {
-            tracing::debug!("{warning}");
+            if is_first { tracing::warn!("{warning}") } else { tracing::debug!("{warning}") }
         }
         // The next inventory, at the end of such a worker, gives its runner to the enrollment.
         for key in &inventory.handovers {

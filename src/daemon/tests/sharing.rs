@@ -67,3 +67,37 @@ async fn store_that_never_answered_is_in_readiness_and_one_that_fails_later_is_n
     assert_eq!(log.matches("does not hold a shared runner").count(), 1, "{log}");
     assert_eq!(fixture.server.calls().iter().filter(|call| **call == "reset").count(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn refusal_by_the_store_is_an_error_once_a_later_one_confirms_it() {
+    let fixture = DaemonFixture::new(Some(secs(86_400)));
+    let store = MemoryEngine::default();
+    let share_as = Some("docker-fleet".parse().unwrap());
+    let enrollment = Enrollment { share_as, ..crate::ops::memory::enrollment(registration_token()) };
+    let config = Config { enrollments: vec![enrollment], ..Config::default() };
+    let parts = fixture.parts();
+    parts.engine.ops.share_in(Some(Shares::new(AnyEngine::Memory(store.clone()), None)));
+    let registry = parts.registry.clone();
+    let log = Captured::start();
+    let errors = || log.text().lines().filter(|line| line.contains(" ERROR ")).count();
+    let (notices, inbox) = mpsc::unbounded_channel();
+    // An API server that has just started.
+    store.deny(true);
+    let look = async {
+        sleep(secs(3)).await;
+        assert!(log.text().contains("the right to read is missing"), "{}", log.text());
+        store.deny(false);
+        sleep(secs(60)).await;
+        assert_eq!(errors(), 0, "{}", log.text());
+        store.deny(true);
+        sleep(secs(600)).await;
+        assert_eq!(errors(), 1, "{}", log.text());
+        assert!(registry.runners()[0].report.sharing.as_ref().unwrap().is_lasting);
+        store.deny(false);
+        sleep(secs(60)).await;
+        assert_eq!(registry.runners()[0].report.sharing.as_ref().unwrap().problem, None);
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(run(config, parts, inbox), look);
+    result.unwrap();
+}

@@ -2,6 +2,7 @@
 
 use super::super::pace::RUNNERS_PER_TURN;
 use super::*;
+use crate::engine::{Policy, PolicySelector};
 use crate::lifecycle::Outcome;
 use crate::model::{
     Candidate, CandidateSource, Credential, Held, LastVerify, Origin, RunnerId, Site, StateName, TlsFiles,
@@ -307,6 +308,21 @@ async fn two_enrollments_of_one_name_have_one_runner() {
     let inventory = world.started().await;
     assert_eq!(served(&inventory), [("build-1", true)]);
     assert!(inventory.warnings[0].contains("enrollment `second` is not registered"), "{:?}", inventory.warnings);
+}
+
+#[tokio::test]
+async fn a_runner_in_the_store_that_is_declared_shared_by_its_id_causes_a_warning() {
+    let mut world = World::new();
+    let (id, credential) = world.add_entry("build-1");
+    world.add_record("build-1", "build-1", id, &credential);
+    let selector = PolicySelector { id: Some(id), ..PolicySelector::default() };
+    world.config.policies = vec![Policy { selector, rotate: None, unregister: None, shared: Some(true) }];
+    assert_eq!(world.started().await.warnings, [""; 0], "without `share_as`");
+    world.config.enrollments[0].share_as = Some("docker-fleet".parse().unwrap());
+    let warnings = world.started().await.warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains("`shared = true`"), "{warnings:?}");
+    world.config.policies[0].selector.id = Some(4711.try_into().unwrap());
+    assert_eq!(world.started().await.warnings, [""; 0], "another runner's id");
 }
 
 #[tokio::test]

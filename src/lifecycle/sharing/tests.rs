@@ -221,3 +221,10 @@ fn sender_of_a_change_is_waited_for_until_its_answer_is_long_due() {
         assert_eq!(pending_wait(request_timeout, left), wait, "{request_timeout:?} {left:?}");
     }
 }
+
+#[test]
+fn one_refusal_by_the_store_proves_nothing() {
+    for (secs, is_proven) in [(0, false), (4, false), (5, true), (3600, true)] {
+        assert_eq!(is_store_refusal_proven(Duration::from_secs(secs)), is_proven, "{secs}");
+    }
+}

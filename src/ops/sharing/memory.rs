@@ -34,6 +34,8 @@ pub(in crate::ops) struct StoreMemory {
     pub(super) problem: Option<String>,
     /// Whether a person has to end that.
     pub(super) is_lasting: bool,
+    /// When it refused this machine first, without an answer since.
+    pub(super) refused: Option<Instant>,
     /// Whether that concerns writes alone.
     pub(super) is_about_writes: bool,
     /// When it was last read or written.

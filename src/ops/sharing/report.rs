@@ -1,6 +1,9 @@
 //! What a machine knows of the store of a shared runner, for people.
 
+use tokio::time::Instant;
+
 use super::StoreMemory;
+use crate::lifecycle::sharing::is_store_refusal_proven;
 use crate::model::{Lineage, ShareName, SharingReport, Timestamp};
 use crate::ops::Runner;
 use crate::sharing;
@@ -49,7 +52,11 @@ impl Runner {
         let stored = self.store.as_deref().and_then(StoreMemory::runner);
         let is_another = stored.is_some_and(|stored| self.is_of_another_share(stored));
         let memory = self.memory();
-        if is_another || memory.is_about_writes || memory.problem.take().is_none() {
+        if is_another || memory.is_about_writes {
+            return false;
+        }
+        memory.refused = None;
+        if memory.problem.take().is_none() {
             return false;
         }
         tracing::info!(runner = self.label(), "the store of the shared runner can be used again");
@@ -62,11 +69,13 @@ impl Runner {
         let label = self.label().to_owned();
         let memory: &mut StoreMemory = self.memory();
         let (was_troubled, was_lasting) = (memory.problem.replace(text.clone()).is_some(), memory.is_lasting);
-        (memory.is_lasting, memory.is_about_writes) = (!error.is_passing(), false);
+        memory.refused = error.is_refusal().then(|| memory.refused.unwrap_or_else(Instant::now));
+        let is_proven = memory.refused.is_none_or(|refused| is_store_refusal_proven(refused.elapsed()));
+        (memory.is_lasting, memory.is_about_writes) = (!error.is_passing() && is_proven, false);
         if was_troubled && was_lasting == memory.is_lasting {
             return;
         }
-        if error.is_passing() {
+        if !memory.is_lasting {
             tracing::warn!(
                 runner = label,
                 error = text,

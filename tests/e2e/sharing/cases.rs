@@ -17,6 +17,7 @@ const CASES: &[Case] = &[
     ("etcd-session-that-ended-is-renewed", etcd::session_that_ended),
     ("etcd-names-the-permission-that-is-missing", etcd::names_the_permission),
     ("etcd-by-a-wrong-password-or-authority-is-said", etcd::wrong_credentials),
+    ("etcd-takes-users-and-passwords-of-any-characters", etcd::users_of_any_name),
     ("etcd-commands-show-heal-and-forget-a-shared-runner", commands::show_heal_and_forget),
     ("kubernetes-keeps-what-every-engine-has-to", kube::keeps_what_every_engine_has_to),
     ("kubernetes-names-the-verb-that-is-missing", kube::names_the_verb),

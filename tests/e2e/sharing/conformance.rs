@@ -6,7 +6,7 @@ use runner_agent::model::{
     Credential, Expiry, Lineage, Member, Origin, ShareName, SharedRunner, SharedToken, Timestamp,
 };
 use runner_agent::secret::{SealingKey, Token};
-use runner_agent::sharing::{Engine, Error, Shares, Swapped, Value, Watch as _};
+use runner_agent::sharing::{Engine, Error, MAX_VALUE_BYTES, Shares, Swapped, Value, Watch as _};
 
 /// Long enough for any machine that is not stopped.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -44,11 +44,7 @@ pub(crate) async fn check<E: Engine>(engines: &[E]) {
 
     watched(first, second, &name).await;
 
-    // As many members as a fleet can have.
-    let large = Value::new(vec![b'x'; 400 * 1024]);
-    assert!(first.swap(&name, None, Some(&large)).await.unwrap());
-    assert!(!second.swap(&name, Some(&new), Some(&old)).await.unwrap());
-    assert!(second.swap(&name, Some(&large), None).await.unwrap());
+    largest(first, second, &name).await;
 
     runner_is_shared(first, second, &name).await;
 }
@@ -94,6 +90,20 @@ async fn watched<E: Engine>(first: &E, second: &E, name: &ShareName) {
     let seen = tokio::time::timeout(PATIENCE, watch.next()).await.expect("the removal is reported");
     assert_eq!(seen.unwrap(), None);
     assert_eq!(first.get(name).await.unwrap(), None);
+}
+
+/// There is no value, before and after.
+async fn largest<E: Engine>(first: &E, second: &E, name: &ShareName) {
+    let [large, next] = [b'x', b'y'].map(|byte| Value::new(vec![byte; MAX_VALUE_BYTES]));
+    assert!(first.swap(name, None, Some(&large)).await.unwrap());
+    assert_eq!(second.get(name).await.unwrap().as_ref(), Some(&large));
+    let mut watch = second.watch(name).await.unwrap();
+    assert!(!second.swap(name, Some(&value("old")), Some(&next)).await.unwrap());
+    // Both values are in the request.
+    assert!(first.swap(name, Some(&large), Some(&next)).await.unwrap());
+    let seen = tokio::time::timeout(PATIENCE, watch.next()).await.expect("the change is reported");
+    assert_eq!(seen.unwrap(), Some(next.clone()));
+    assert!(second.swap(name, Some(&next), None).await.unwrap());
 }
 
 async fn runner_is_shared<E: Engine>(first: &E, second: &E, name: &ShareName) {

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use runner_agent::model::{TlsFiles, TlsPaths};
-use runner_agent::secret::{Source, Token};
+use runner_agent::secret::{Password, Source, Token};
 use runner_agent::sharing::etcd::{Config, Etcd};
 use runner_agent::sharing::{Engine as _, EngineSettings, Error, Settings, Watch as _};
 use rustix::process::Signal;
@@ -45,7 +45,8 @@ impl Cluster {
         cluster.etcdctl(&["user", "add", ROOT], None);
         cluster.etcdctl(&["user", "grant-role", "root", "root"], None);
         cluster.etcdctl(&["auth", "enable"], None);
-        cluster.script("packaging/etcd/create-user", &["agent", PREFIX]);
+        let created = cluster.create_user("agent", PASSWORD);
+        assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
         cluster
     }
 
@@ -109,15 +110,14 @@ impl Cluster {
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// Runs a script of the packages as etcd's root.
-    fn script(&self, script: &str, args: &[&str]) {
-        let password = self.path("password");
-        fs::write(&password, PASSWORD).unwrap();
-        let mut command = Command::new(script);
+    /// Runs the script of the packages as etcd's root.
+    fn create_user(&self, user: &str, password: &str) -> Output {
+        let file = self.path("password");
+        fs::write(&file, password).unwrap();
+        let mut command = Command::new("packaging/etcd/create-user");
         self.for_etcdctl(&mut command);
-        command.args(args).env("ETCDCTL_USER", ROOT);
-        let output = command.stdin(Stdio::from(fs::File::open(password).unwrap())).output().unwrap();
-        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+        command.args([user, PREFIX]).env("ETCDCTL_USER", ROOT);
+        command.stdin(Stdio::from(fs::File::open(file).unwrap())).output().unwrap()
     }
 
     /// The requests that all members have got from clients, by their kind.
@@ -140,7 +140,7 @@ impl Cluster {
             endpoints: (0..MEMBERS).map(|number| self.url(number).parse().unwrap()).collect(),
             prefix: PREFIX.to_owned(),
             tls: TlsPaths { ca_file: Some(self.path("ca.pem")), ..TlsPaths::default() }.into(),
-            user: Some(("agent".to_owned(), Token::parse(PASSWORD).unwrap())),
+            user: Some(("agent".to_owned(), Password::parse(PASSWORD).unwrap())),
         }
     }
 
@@ -329,7 +329,7 @@ pub(crate) fn names_the_permission() {
         cluster.etcdctl(&["user", "grant-role", user, user], root);
     }
     let connect = |user: &str, prefix: &str| {
-        let user = Some((user.to_owned(), Token::parse(PASSWORD).unwrap()));
+        let user = Some((user.to_owned(), Password::parse(PASSWORD).unwrap()));
         Etcd::new(Config { user, prefix: prefix.to_owned(), ..cluster.config() }).unwrap()
     };
     run(async {
@@ -355,7 +355,7 @@ pub(crate) fn wrong_credentials() {
     let cluster = Cluster::new();
     run(async {
         for user in [None, Some(("agent", "wrong")), Some(("unknown", PASSWORD))] {
-            let user = user.map(|(user, password)| (user.to_owned(), Token::parse(password).unwrap()));
+            let user = user.map(|(user, password)| (user.to_owned(), Password::parse(password).unwrap()));
             let etcd = Etcd::new(Config { user, ..cluster.config() }).unwrap();
             for result in [etcd.get(&name()).await.map(drop), etcd.probe(&name()).await] {
                 let error = result.unwrap_err();
@@ -366,6 +366,31 @@ pub(crate) fn wrong_credentials() {
         let etcd = Etcd::new(Config { tls: TlsFiles::default(), ..cluster.config() }).unwrap();
         let error = etcd.get(&name()).await.unwrap_err();
         assert!(matches!(error, Error::Unreachable { .. }) && error.to_string().contains("certificate"), "{error}");
+    });
+}
+
+pub(crate) fn users_of_any_name() {
+    let cluster = Cluster::new();
+    let (user, password) = ("-o'brien \"$HOME\" \\ ü", "-pa$$'\"\\`é✓");
+    let created = cluster.create_user(user, &format!("{password}\n"));
+    assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
+    let connect = |user: &str, password: &str| {
+        let user = Some((user.to_owned(), Password::parse(password).unwrap()));
+        Etcd::new(Config { user, ..cluster.config() }).unwrap()
+    };
+    // What etcdctl would understand otherwise: another user, or half of a password.
+    for (user, password) in [("a:b", "secret"), ("spaced", "two words"), ("spaced", "  "), ("spaced", "")] {
+        let created = cluster.create_user(user, password);
+        assert_eq!(created.status.code(), Some(2), "{user} {password}");
+        assert!(!String::from_utf8_lossy(&created.stderr).contains("two words"));
+    }
+    cluster.etcdctl(&["user", "add", "spaced:two words"], Some(ROOT));
+    cluster.etcdctl(&["user", "grant-role", "spaced", "agent"], Some(ROOT));
+    run(async {
+        for etcd in [connect(user, password), connect("spaced", "two words")] {
+            etcd.probe(&name()).await.unwrap();
+        }
+        assert!(matches!(connect("spaced", "two").get(&name()).await, Err(Error::Unauthenticated { .. })));
     });
 }
 
