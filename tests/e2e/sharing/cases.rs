@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use crate::{commands, etcd, kube};
+use crate::{etcd, kube};
 
 /// A case, by the sentence that it proves.
 type Case = (&'static str, fn());
@@ -17,12 +17,13 @@ const CASES: &[Case] = &[
     ("etcd-session-that-ended-is-renewed", etcd::session_that_ended),
     ("etcd-names-the-permission-that-is-missing", etcd::names_the_permission),
     ("etcd-by-a-wrong-password-or-authority-is-said", etcd::wrong_credentials),
-    ("etcd-commands-show-heal-and-forget-a-shared-runner", commands::show_heal_and_forget),
+    ("etcd-commands-show-heal-and-forget-a-shared-runner", etcd::commands),
     ("kubernetes-keeps-what-every-engine-has-to", kube::keeps_what_every_engine_has_to),
     ("kubernetes-names-the-verb-that-is-missing", kube::names_the_verb),
     ("kubernetes-names-the-secret-that-is-missing", kube::names_the_secret),
     ("kubernetes-that-is-gone-is-unreachable", kube::gone),
     ("start-together-and-propagation", etcd::starts_together),
+    ("kubernetes-commands-show-heal-and-forget-a-shared-runner", kube::commands),
     ("torture-etcd", etcd::tortured),
     ("torture-kubernetes", kube::tortured),
 ];

@@ -17,6 +17,7 @@ use test_support::Process;
 
 use crate::agents::StoreAddress;
 use crate::cases::{free_port, run};
+use crate::commands::{CommandStore, show_heal_and_forget};
 use crate::conformance::{self, name, value};
 use crate::fleet;
 use crate::torture::{Store, loopback, machines, torture};
@@ -28,14 +29,14 @@ const PASSWORD: &str = "etcd-password";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A cluster, with users.
-pub(crate) struct Cluster {
+struct Cluster {
     directory: TempDir,
     ports: Vec<(u16, u16)>,
     members: Vec<Process>,
 }
 
 impl Cluster {
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         certificates(directory.path());
         let ports = (0..MEMBERS).map(|_| (free_port(), free_port())).collect();
@@ -144,8 +145,13 @@ impl Cluster {
         }
     }
 
-    /// `[sharing]` for the agents.
-    pub(crate) fn settings(&self) -> String {
+    fn connect(&self) -> Etcd {
+        Etcd::new(self.config()).unwrap()
+    }
+}
+
+impl CommandStore for Cluster {
+    fn section(&self) -> String {
         let endpoints: Vec<_> = (0..MEMBERS).map(|number| self.url(number)).collect();
         let (ca, password) = (self.path("ca.pem"), self.path("password"));
         format!(
@@ -153,8 +159,11 @@ impl Cluster {
         )
     }
 
-    /// Changes the value of a shared runner behind the agents' backs.
-    pub(crate) fn edit(&self, share: &str, change: impl FnOnce(&mut serde_json::Value)) {
+    fn section_of_unknown(&self) -> String {
+        self.section().replace("username = \"agent\"", "username = \"unknown\"")
+    }
+
+    fn edit(&self, share: &str, change: &dyn Fn(&mut serde_json::Value)) {
         let key = format!("{PREFIX}{share}");
         let mut command = self.etcdctl_command();
         let output = command.args(["get", "--print-value-only", &key]).env("ETCDCTL_USER", ROOT).output().unwrap();
@@ -163,13 +172,8 @@ impl Cluster {
         self.etcdctl(&["put", &key, &value.to_string()], Some(ROOT));
     }
 
-    /// Sends a signal to all members.
-    pub(crate) fn signal(&self, signal: Signal) {
-        self.members.iter().for_each(|member| member.signal(signal));
-    }
-
-    fn connect(&self) -> Etcd {
-        Etcd::new(self.config()).unwrap()
+    fn stop(&self) {
+        self.members.iter().for_each(|member| member.signal(Signal::STOP));
     }
 }
 
@@ -241,6 +245,10 @@ fn certificates(directory: &Path) {
     {
         fs::write(directory.join(name), text).unwrap();
     }
+}
+
+pub(crate) fn commands() {
+    show_heal_and_forget(&Cluster::new());
 }
 
 pub(crate) fn keeps_what_every_engine_has_to() {

@@ -6,6 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use runner_agent::sharing::kubernetes::{Config, Kubernetes};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use runner_agent::sharing::{Engine as _, EngineSettings, Error, Settings};
 use rustix::process::Signal;
 use serde_json::{Value as Json, json};
@@ -15,6 +17,7 @@ use test_support::Process;
 use crate::agents::StoreAddress;
 use crate::cases::{free_port, run};
 use crate::conformance::{self, name, value};
+use crate::commands::{CommandStore, show_heal_and_forget};
 use crate::torture::{Store, loopback, machines, torture};
 
 /// A name in the certificate of the API server.
@@ -190,6 +193,39 @@ pub(crate) fn tortured() {
 pub(crate) fn keeps_what_every_engine_has_to() {
     let server = ApiServer::new();
     server.apply_manifests("");
+impl CommandStore for ApiServer {
+    fn section(&self) -> String {
+        format!("[sharing]\nengine = \"kubernetes\"\nkubeconfig = {:?}\n", self.kubeconfig("agent-token"))
+    }
+
+    fn section_of_unknown(&self) -> String {
+        format!("[sharing]\nengine = \"kubernetes\"\nkubeconfig = {:?}\n", self.kubeconfig("unknown-token"))
+    }
+
+    fn edit(&self, share: &str, change: &dyn Fn(&mut Json)) {
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets/runner-agent-{share}");
+        let (_, secret) = self.request("GET", &path, None).unwrap();
+        let mut secret: Json = serde_json::from_str(&secret).unwrap();
+        let value = BASE64.decode(secret["data"]["runner"].as_str().unwrap()).unwrap();
+        let mut value = serde_json::from_slice(&value).unwrap();
+        change(&mut value);
+        secret["data"]["runner"] = BASE64.encode(value.to_string()).into();
+        let (code, body) = self.request("PUT", &path, Some(&secret)).unwrap();
+        assert_eq!(code, 200, "{body}");
+    }
+
+    fn stop(&self) {
+        // Connections are refused; one that is paused takes its time.
+        self.server.signal(Signal::KILL);
+    }
+}
+
+pub(crate) fn commands() {
+    let server = ApiServer::new();
+    server.apply_manifests("");
+    show_heal_and_forget(&server);
+}
+
     run(async {
         let mut engines = Vec::new();
         for _ in 0..8 {
