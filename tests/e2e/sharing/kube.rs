@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use runner_agent::sharing::kubernetes::{Config, Kubernetes};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use runner_agent::sharing::kubernetes::{Config, Kubernetes};
 use runner_agent::sharing::{Engine as _, EngineSettings, Error, Settings};
 use rustix::process::Signal;
 use serde_json::{Value as Json, json};
@@ -16,8 +17,9 @@ use test_support::Process;
 
 use crate::agents::StoreAddress;
 use crate::cases::{free_port, run};
-use crate::conformance::{self, name, value};
 use crate::commands::{CommandStore, show_heal_and_forget};
+use crate::conformance::{self, name, value};
+use crate::etcd::certificates;
 use crate::torture::{Store, loopback, machines, torture};
 
 /// A name in the certificate of the API server.
@@ -38,10 +40,7 @@ struct ApiServer {
 
 impl ApiServer {
     fn new() -> Self {
-        let binary =
-            String::from_utf8(Command::new("tests/e2e/sharing/kube-apiserver.sh").output().unwrap().stdout).unwrap();
-        assert!(!binary.is_empty(), "kube-apiserver was not built");
-        let binary = PathBuf::from(binary.trim());
+        let binary = binary();
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         let (port, etcd_port, peer) = (free_port(), free_port(), free_port());
@@ -59,6 +58,7 @@ impl ApiServer {
             format!("{tokens}agent-token,system:serviceaccount:{NAMESPACE}:runner-agent,2\n"),
         )
         .unwrap();
+        certificates(directory.path(), [HOST.to_owned()]);
         let server = launch(&binary, directory.path(), port, &etcd_url);
         let server = Self { directory, binary, port, etcd_url, server, _etcd: etcd };
         server.wait_until_ready();
@@ -117,7 +117,7 @@ impl ApiServer {
     fn kubeconfig_of(&self, host: &str, token: &str) -> PathBuf {
         let path = self.directory.path().join(format!("{host}-{token}"));
         let cluster = json!({"server": format!("https://{host}:{}", self.port),
-            "certificate-authority": self.directory.path().join("certs/apiserver.crt")});
+            "certificate-authority": self.directory.path().join("ca.pem")});
         let config = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
             "clusters": [{"name": "c", "cluster": cluster}], "users": [{"name": "c", "user": {"token": token}}],
             "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c", "namespace": NAMESPACE}}]});
@@ -131,11 +131,23 @@ impl ApiServer {
     }
 }
 
+/// The API server, which is built once.
+fn binary() -> PathBuf {
+    static BINARY: LazyLock<PathBuf> = LazyLock::new(|| {
+        let output = Command::new("tests/e2e/sharing/kube-apiserver.sh").output().unwrap();
+        let path = String::from_utf8(output.stdout).unwrap();
+        assert!(!path.is_empty(), "kube-apiserver was not built: {}", String::from_utf8_lossy(&output.stderr));
+        path.trim().into()
+    });
+    BINARY.clone()
+}
+
 fn launch(binary: &Path, directory: &Path, port: u16, etcd_url: &str) -> Process {
     let path = |name: &str| directory.join(name);
     let mut server = Command::new(binary);
     server.arg(format!("--etcd-servers={etcd_url}")).arg(format!("--secure-port={port}"));
     server.args(["--bind-address=127.0.0.1", "--service-account-issuer=https://kubernetes.test"]);
+    server.arg("--tls-cert-file").arg(path("cert.pem")).arg("--tls-private-key-file").arg(path("key.pem"));
     server.arg("--cert-dir").arg(path("certs")).arg("--token-auth-file").arg(path("tokens.csv"));
     server.arg("--service-account-signing-key-file").arg(path("sa.key"));
     server.arg("--service-account-key-file").arg(path("sa.key"));
@@ -181,18 +193,6 @@ impl Store for ApiServer {
     }
 }
 
-pub(crate) fn tortured() {
-    let make = || {
-        let server = ApiServer::new();
-        server.apply_manifests("");
-        Box::new(server) as Box<dyn Store>
-    };
-    torture(make, machines(10), 60, 1);
-}
-
-pub(crate) fn keeps_what_every_engine_has_to() {
-    let server = ApiServer::new();
-    server.apply_manifests("");
 impl CommandStore for ApiServer {
     fn section(&self) -> String {
         format!("[sharing]\nengine = \"kubernetes\"\nkubeconfig = {:?}\n", self.kubeconfig("agent-token"))
@@ -226,6 +226,18 @@ pub(crate) fn commands() {
     show_heal_and_forget(&server);
 }
 
+pub(crate) fn tortured() {
+    let make = || {
+        let server = ApiServer::new();
+        server.apply_manifests("");
+        Box::new(server) as Box<dyn Store>
+    };
+    torture(make, machines(10));
+}
+
+pub(crate) fn keeps_what_every_engine_has_to() {
+    let server = ApiServer::new();
+    server.apply_manifests("");
     run(async {
         let mut engines = Vec::new();
         for _ in 0..8 {
