@@ -131,7 +131,7 @@ impl Agents {
 }
 
 /// The binary to test: that of `SHARING_BINARY`, else the one of this build.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     env::var("SHARING_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_runner-agent").to_owned()).into()
 }
 

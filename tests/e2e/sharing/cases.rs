@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Instant;
 
-use crate::{etcd, kube};
+use crate::{etcd, kube, manifests};
 
 /// A case, by the sentence that it proves.
 type Case = (&'static str, fn());
@@ -23,6 +23,7 @@ const CASES: &[Case] = &[
     ("kubernetes-names-the-verb-that-is-missing", kube::names_the_verb),
     ("kubernetes-names-the-secret-that-is-missing", kube::names_the_secret),
     ("kubernetes-that-is-gone-is-unreachable", kube::gone),
+    ("kubernetes-manifests-apply-twice-and-give-a-pod-what-it-needs", manifests::applied_twice),
     ("kubernetes-commands-show-heal-and-forget-a-shared-runner", kube::commands),
     ("start-together-and-propagation", etcd::starts_together),
 ];

@@ -1,8 +1,9 @@
 //! A kube-apiserver over an etcd of its own, with the Role of the packages.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -25,21 +26,27 @@ use crate::torture::{Store, loopback, machines, torture};
 /// A name in the certificate of the API server.
 const HOST: &str = "kubernetes";
 
-const NAMESPACE: &str = "ci";
+pub(crate) const NAMESPACE: &str = "ci";
+
+/// The token of the administrator.
+pub(crate) const ADMIN: &str = "admin-token";
+
+pub(crate) const JSON: &str = "application/json";
+
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// An API server, with the objects of the packages in its namespace.
-struct ApiServer {
-    directory: TempDir,
+pub(crate) struct ApiServer {
+    pub(crate) directory: TempDir,
     binary: PathBuf,
-    port: u16,
+    pub(crate) port: u16,
     etcd_url: String,
     server: Process,
     _etcd: Process,
 }
 
 impl ApiServer {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let binary = binary();
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
@@ -52,7 +59,7 @@ impl ApiServer {
         let etcd = Process::start(etcd);
         let key = Command::new("openssl").args(["genrsa", "-out"]).arg(path("sa.key")).arg("2048").output().unwrap();
         assert!(key.status.success());
-        let tokens = "admin-token,admin,1,system:masters\nother-token,other,3\n";
+        let tokens = format!("{ADMIN},admin,1,system:masters\nother-token,other,3\n");
         fs::write(
             path("tokens.csv"),
             format!("{tokens}agent-token,system:serviceaccount:{NAMESPACE}:runner-agent,2\n"),
@@ -73,13 +80,26 @@ impl ApiServer {
 
     /// Asks as the administrator; `None` without an answer.
     fn request(&self, method: &str, path: &str, body: Option<&Json>) -> Option<(u16, String)> {
+        self.ask(ADMIN, method, path, body.map(|body| (JSON, body)))
+    }
+
+    /// Asks by a token, with a body of a type; `None` without an answer.
+    pub(crate) fn ask(
+        &self,
+        token: &str,
+        method: &str,
+        path: &str,
+        body: Option<(&str, &Json)>,
+    ) -> Option<(u16, String)> {
         let mut command = Command::new("curl");
-        command.args(["-sk", "-m", "10", "-X", method, "-H", "Authorization: Bearer admin-token"]);
-        if let Some(body) = body {
-            command.args(["-H", "Content-Type: application/json", "-d", &body.to_string()]);
+        command.args(["-sk", "-m", "10", "-X", method, "-K", "-", "-w", "\n%{http_code}"]);
+        if let Some((kind, body)) = body {
+            command.args(["-H", &format!("Content-Type: {kind}"), "-d", &body.to_string()]);
         }
-        command.args(["-w", "\n%{http_code}"]).arg(format!("https://127.0.0.1:{}{path}", self.port));
-        let output = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        command.arg(format!("https://127.0.0.1:{}{path}", self.port)).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut curl = command.spawn().unwrap();
+        writeln!(curl.stdin.take().unwrap(), "header = \"Authorization: Bearer {token}\"").unwrap();
+        let output = String::from_utf8(curl.wait_with_output().unwrap().stdout).unwrap();
         let (body, code) = output.rsplit_once('\n')?;
         Some((code.parse().ok().filter(|code| *code != 0)?, body.to_owned()))
     }
@@ -92,21 +112,8 @@ impl ApiServer {
 
     /// Creates the objects of the packages, but for those of this kind.
     fn apply_manifests(&self, but: &str) {
-        let script = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
-        let manifests = Command::new("/usr/bin/python3")
-            .args(["-c", script, "packaging/kubernetes/sharing.yaml"])
-            .output()
-            .unwrap();
-        let objects: Vec<Json> = serde_json::from_slice(&manifests.stdout).unwrap();
-        // The token of the test stands for the service account: this build of the API server panics when it makes one.
-        let is_made = |object: &&Json| object["kind"] != but && object["kind"] != "ServiceAccount";
-        for object in objects.iter().filter(is_made) {
-            let plural = format!("{}s", object["kind"].as_str().unwrap().to_lowercase());
-            let group = match object["apiVersion"].as_str().unwrap() {
-                "v1" => "/api/v1".to_owned(),
-                group => format!("/apis/{group}"),
-            };
-            self.create(&format!("{group}/namespaces/{NAMESPACE}/{plural}"), object);
+        for object in manifest("packaging/kubernetes/sharing.yaml").iter().filter(|object| object["kind"] != but) {
+            self.create(&collection(object), object);
         }
     }
 
@@ -129,6 +136,23 @@ impl ApiServer {
         let config = Config { kubeconfig: Some(self.kubeconfig(token)), namespace: None };
         Kubernetes::new(config).await.unwrap()
     }
+}
+
+/// The objects of a file with YAML.
+pub(crate) fn manifest(path: &str) -> Vec<Json> {
+    let script = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
+    let output = Command::new("/usr/bin/python3").args(["-c", script, path]).output().unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The path of all objects of an object's kind.
+pub(crate) fn collection(object: &Json) -> String {
+    let plural = format!("{}s", object["kind"].as_str().unwrap().to_lowercase());
+    let group = match object["apiVersion"].as_str().unwrap() {
+        "v1" => "/api/v1".to_owned(),
+        group => format!("/apis/{group}"),
+    };
+    format!("{group}/namespaces/{NAMESPACE}/{plural}")
 }
 
 /// The API server, which is built once.

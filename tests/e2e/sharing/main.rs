@@ -42,6 +42,8 @@ mod gitlab_runner;
 #[cfg(all(feature = "etcd", feature = "kubernetes"))]
 mod kube;
 #[cfg(all(feature = "etcd", feature = "kubernetes"))]
+mod manifests;
+#[cfg(all(feature = "etcd", feature = "kubernetes"))]
 mod proxy;
 #[cfg(all(feature = "etcd", feature = "kubernetes"))]
 mod torture;
