@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -115,6 +116,7 @@ impl Cluster {
     fn script(&self, script: &str, args: &[&str]) {
         let password = self.path("password");
         fs::write(&password, PASSWORD).unwrap();
+        fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).unwrap();
         let mut command = Command::new(script);
         self.for_etcdctl(&mut command);
         command.args(args).env("ETCDCTL_USER", ROOT);

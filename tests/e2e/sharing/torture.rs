@@ -317,7 +317,6 @@ fn torture_by(store: &mut dyn Store, machines: usize, seed: u64, span: Duration)
     let observer = Observer::start(store.settings());
     let gitlab_runners = GitlabRunners::start(&agents.agents);
     let mut checker = Checker::new(&gitlab, observer.clone(), &agents.agents);
-    agents.start_all();
     let now = Instant::now();
     let mut torture = Torture {
         chance: Chance(seed),
@@ -333,6 +332,11 @@ fn torture_by(store: &mut dyn Store, machines: usize, seed: u64, span: Duration)
         hunts_sender: false,
         events: Vec::new(),
     };
+    // Some machines start with a wrong clock.
+    if !is_calm {
+        (0..machines / 4).for_each(|_| torture.move_clock());
+    }
+    torture.agents.start_all();
     let end = now + span;
     let mut next = now + Duration::from_secs(1);
     let mut is_over = false;
