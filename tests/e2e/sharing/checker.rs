@@ -350,7 +350,7 @@ impl<'c> Checker<'c> {
         let sender = self.sender().and_then(|sender| self.names.iter().position(|name| *name == sender));
         let machines = [Some(poll.machine), sender];
         let are_well = machines.iter().all(|at| at.is_some_and(|at| is_older(self.machines[at].undisturbed)));
-        are_well && is_older(self.has_majority)
+        are_well && is_older(self.is_whole)
     }
 
     /// The machine that changes the runner, or has changed it last.
