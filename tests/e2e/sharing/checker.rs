@@ -389,6 +389,11 @@ impl<'c> Checker<'c> {
             && self.machines.iter().all(|machine| machine.token == Some(server.digest))
     }
 
+    /// How many tokens there were, and how old the last one is.
+    pub(crate) fn tokens(&self) -> (usize, Duration) {
+        (self.tokens.len(), self.server.as_ref().map_or(Duration::ZERO, |server| server.since.elapsed()))
+    }
+
     /// Checks that clocks that were moved are those that the agents have gone by. Returns what happened.
     pub(crate) fn finish_clocks(&mut self, agents: &[Agent], moved: usize) -> String {
         let (now, span) = (jiff::Timestamp::now(), self.began.elapsed().as_secs_f64());

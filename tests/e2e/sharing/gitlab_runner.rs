@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::agents::{Agent, token_in};
 
 /// The interval at which it reads config.toml, and at which it asks for a job.
-const INTERVAL: Duration = Duration::from_secs(3);
+pub(crate) const INTERVAL: Duration = Duration::from_secs(3);
 
 /// After so many refusals in a row it leaves a token alone.
 pub(crate) const LIMIT: usize = 3;

@@ -10,7 +10,7 @@ use runner_agent::sharing::Settings;
 
 use crate::agents::{Agents, StoreAddress, Ways};
 use crate::checker::{Checker, Observer};
-use crate::gitlab_runner::GitlabRunners;
+use crate::gitlab_runner::{GitlabRunners, INTERVAL};
 use crate::proxy::Passage;
 
 /// How long tokens live.
@@ -339,7 +339,7 @@ fn torture_by(store: &mut dyn Store, machines: usize, seed: u64, span: Duration)
     torture.agents.start_all();
     let end = now + span;
     let mut next = now + Duration::from_secs(1);
-    let mut is_over = false;
+    let (mut is_over, mut settled) = (false, None);
     loop {
         let now = Instant::now();
         if now >= end && !is_over {
@@ -356,7 +356,7 @@ fn torture_by(store: &mut dyn Store, machines: usize, seed: u64, span: Duration)
         }
         checker.look_at_gitlab_runners(&gitlab_runners.take());
         checker.look(&torture.agents.agents, torture.servers_down(), torture.has_majority());
-        if is_over && (checker.is_settled() || now > end + PATIENCE) {
+        if is_over && (is_quiet(&checker, &mut settled) || now > end + PATIENCE) {
             break;
         }
         thread::sleep(LOOK);
@@ -384,6 +384,13 @@ fn torture_by(store: &mut dyn Store, machines: usize, seed: u64, span: Duration)
     }
     agents.agents.iter_mut().for_each(crate::agents::Agent::kill);
     assert!(faults.is_empty(), "seed {seed}: {faults:#?}");
+}
+
+/// Whether a token was replaced after all was settled, and everything has settled again. `settled` is the number of tokens
+/// when it had settled first.
+fn is_quiet(checker: &Checker<'_>, settled: &mut Option<usize>) -> bool {
+    let (tokens, age) = checker.tokens();
+    checker.is_settled() && *settled.get_or_insert(tokens) < tokens && age > 2 * INTERVAL
 }
 
 /// A request of the log, without secrets.
