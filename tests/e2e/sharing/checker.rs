@@ -31,6 +31,9 @@ const FAR: f64 = 30.0;
 /// After so many moves an agent has logged a line since.
 const FEW: usize = 4;
 
+/// How long a machine that reaches both may go without any token that is current: three are written in that time.
+const PASSED_BY: Duration = Duration::from_secs(45);
+
 /// The store's value at one time.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
@@ -111,6 +114,8 @@ struct Machine {
     undisturbed: Option<Instant>,
     /// How long it has been behind.
     behind: Option<Duration>,
+    /// When it last had the token that GitLab accepts, or that it has not was reported.
+    current_at: Option<Instant>,
     /// How many times in a row its gitlab-runner was refused.
     refused: usize,
     /// The same while nothing has disturbed the rotation or this machine.
@@ -289,6 +294,16 @@ impl<'c> Checker<'c> {
         let Some(server) = &mut self.server else { return };
         let is_current = machine.token == Some(server.digest);
         server.is_known |= is_current;
+        if is_current {
+            machine.current_at = Some(now);
+        }
+        let well_since = machine.undisturbed.max(machine.current_at).max(self.has_majority);
+        let is_well = machine.undisturbed.is_some() && self.has_majority.is_some();
+        if is_well && well_since.is_some_and(|since| now - since > PASSED_BY) {
+            machine.current_at = Some(now);
+            self.fault(format!("agent {number} has had no token that is current for {} s", PASSED_BY.as_secs()));
+            return;
+        }
         let written = self.written.get(&server.digest);
         let (Some(written), Some(undisturbed), Some(majority)) = (written, machine.undisturbed, self.has_majority)
         else {

@@ -32,8 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const MINUTES: (u64, u64) = (60, 30 * 60);
 const HOURS: (u64, u64) = (3600, 12 * 3600);
 
-/// How many tokens may be lost: so many are recovered in a day.
-const LOST: usize = 2;
+/// How many tokens may be lost. Two are recovered in a day: one is left for a store whose start outlasts a token.
+const LOST: usize = 1;
 
 /// A store whose servers can be disturbed.
 pub(crate) trait Store {
@@ -260,8 +260,8 @@ impl Torture<'_> {
         let loses_majority = (down + 1) * 2 > count;
         let mut span = self.chance.millis(500, 10_000);
         if loses_majority {
-            // What cannot be rotated meanwhile does not expire.
-            let left = (LIFE * 3 / 4).saturating_sub(self.age());
+            // What cannot be rotated meanwhile does not expire: a server takes half of the life to start on a busy machine.
+            let left = (LIFE / 2).saturating_sub(self.age());
             let is_pending = self.observer.last().is_some_and(|seen| seen.pending.is_some());
             if Instant::now() < self.majority_again || left < Duration::from_secs(1) || is_pending || down > 1 {
                 return;
