@@ -731,7 +731,8 @@ fn nudged(state: State, now: Timestamp) -> State {
             State::Rejected(Rejected { look_again_at: now, recover_from: now, rungs, ..state })
         }
         State::Failed(state) => State::Failed(Failed { look_again_at: now, ..state }),
-        // The settling time is for the server and must pass.
+        // The settling time is for the server and must pass. After it, only failed requests have put the question off.
+        State::Uncertain(state) if state.failures > 0 => State::Uncertain(Uncertain { ask_at: now, ..state }),
         State::Uncertain(_) | State::Retired { .. } => state,
     }
 }

@@ -486,6 +486,23 @@ fn a_nudge_does_not_shorten_the_settling_time() {
 }
 
 #[test]
+fn a_nudge_ends_the_wait_after_failures_to_settle_a_lost_answer() {
+    let mut state = after(active(), &[Outcome::Lost { retry_after: None }]);
+    // The server is away past the expiry, which nothing is urgent after.
+    let mut asked_at = at(0);
+    while asked_at < at(90_000) {
+        asked_at = plan(&state, &rules()).unwrap().at;
+        state = apply(state, Outcome::Deferred { retry_after: None }, &rules(), moment_at(asked_at, Fraction::ZERO));
+    }
+    let now = asked_at.plus(secs(1));
+    assert!(plan(&state, &rules()).unwrap().at > now.plus(secs(60)));
+    // Another machine has brought a token.
+    let nudged = apply(state, Outcome::Nudged, &rules(), moment_at(now, Fraction::ZERO));
+    let next = plan(&nudged, &rules()).unwrap();
+    assert_eq!((next.step, next.at), (Step::Verify, now));
+}
+
+#[test]
 fn resets_of_very_short_lived_tokens_keep_the_minimum_time() {
     let state = apply(active(), Outcome::Rotated(validity_of(3)), &rules(), moment(0));
     let next = plan(&state, &rules()).unwrap();

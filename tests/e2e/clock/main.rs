@@ -16,7 +16,6 @@ mod sandbox;
 mod trial;
 
 use std::env;
-use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -27,9 +26,6 @@ use trial::{TRIALS, Trial};
 
 /// The binary under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_runner-agent");
-
-/// The library for threaded programs, below the directory of an architecture.
-const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
 
 fn main() -> ExitCode {
     let library = match library() {
@@ -55,9 +51,7 @@ fn library() -> Result<PathBuf, &'static str> {
     if env::var("RUNNER_AGENT_E2E").as_deref() != Ok("1") {
         return Err("RUNNER_AGENT_E2E=1 is not set");
     }
-    let architectures = fs::read_dir("/usr/lib").into_iter().flatten().map_while(Result::ok);
-    let places = architectures.map(|architecture| architecture.path().join(LIBRARY));
-    places.into_iter().find(|library| library.is_file()).ok_or("libfaketime is not installed")
+    test_support::faketime::library().ok_or("libfaketime is not installed")
 }
 
 fn has_passed(trial: &Trial, library: &Path) -> bool {

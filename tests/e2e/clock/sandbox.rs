@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use fake_gitlab::{Gitlab, Runner};
 use jiff::Timestamp;
 use rustix::process::Signal;
-use test_support::{Capture, PATIENCE, Process, Sandbox};
+use test_support::{Capture, PATIENCE, Process, Sandbox, faketime};
 
 use crate::BINARY;
 
@@ -51,7 +51,7 @@ impl ClockSandbox {
 
     /// Sets the wall clock of every process of this sandbox this many seconds ahead of the server's.
     pub(crate) fn set_clock(&self, seconds: i64) {
-        self.write("offset", &format!("{seconds:+}\n"));
+        faketime::set_offset(&self.path("offset"), seconds);
         if !self.logs.borrow().is_empty() {
             self.surprises.set(self.surprises.get() + 1);
         }
@@ -60,11 +60,7 @@ impl ClockSandbox {
     /// Starts the daemon.
     pub(crate) fn start(&self) -> Process {
         let mut command = self.command(&["run"]);
-        command
-            .env("LD_PRELOAD", &self.library)
-            .env("FAKETIME_TIMESTAMP_FILE", self.path("offset"))
-            .env("FAKETIME_NO_CACHE", "1")
-            .env("DONT_FAKE_MONOTONIC", "1");
+        command.envs(faketime::environment(&self.library, &self.path("offset")));
         self.surprises.set(self.surprises.get() + 1);
         let process = Process::start(command);
         self.logs.borrow_mut().push(process.log_capture());

@@ -1,5 +1,6 @@
 //! Machines: agents of the real binary, each with its own files, system_id and ways to GitLab and to the store.
 
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use fake_gitlab::Gitlab;
 use runner_agent::secret::{Digest, Token};
 use rustix::process::Signal;
 use tempfile::TempDir;
-use test_support::Process;
+use test_support::{Process, faketime};
 
 use crate::proxy::{Passage, Proxies, Proxy, UnderWay};
 
@@ -47,7 +48,10 @@ pub(crate) struct Agent {
     process: Option<Process>,
     is_paused: bool,
     gitlab: Option<Proxy>,
+    gitlab_address: SocketAddr,
     store: Vec<Proxy>,
+    /// The library that gives it a clock of its own.
+    clock: Option<PathBuf>,
     /// Its system_id.
     pub(crate) machine: String,
 }
@@ -86,7 +90,9 @@ impl Agents {
                     process: None,
                     is_paused: false,
                     gitlab: None,
+                    gitlab_address: gitlab.address(),
                     store: Vec::new(),
+                    clock: None,
                     machine,
                 };
                 agent.connect(number, gitlab.address(), store, (ways == Ways::Own).then_some(&proxies));
@@ -107,13 +113,25 @@ impl Agents {
         self.directory.path().to_owned()
     }
 
+    /// Gives every second machine a wall clock of its own, before it is started.
+    ///
+    /// # Panics
+    /// libfaketime is not installed.
+    pub(crate) fn give_clocks(&mut self) {
+        let library = faketime::library().expect("libfaketime is not installed");
+        for agent in self.agents.iter_mut().step_by(2) {
+            agent.clock = Some(library.clone());
+            agent.set_clock(0);
+        }
+    }
+
     pub(crate) fn start_all(&mut self) {
         self.agents.iter_mut().for_each(Agent::start);
     }
 }
 
 /// The binary to test: that of `SHARING_BINARY`, else the one of this build.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     env::var("SHARING_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_runner-agent").to_owned()).into()
 }
 
@@ -135,11 +153,12 @@ impl Agent {
         let mut way = |name: &str, last: u8, to: SocketAddr, under_way: UnderWay| {
             let ip = proxies.map_or(Ipv4Addr::LOCALHOST, |_| Ipv4Addr::new(127, 10 + high, low, last));
             writeln!(hosts, "{ip} {name}").unwrap();
-            proxies.map(|proxies| proxies.forward((ip, to.port()).into(), to, under_way))
+            let from = SocketAddr::from((ip, to.port()));
+            (from, proxies.map(|proxies| proxies.forward(from, to, under_way)))
         };
-        self.gitlab = way(GITLAB, 1, gitlab, UnderWay::Answered);
+        (self.gitlab_address, self.gitlab) = way(GITLAB, 1, gitlab, UnderWay::Answered);
         let servers = store.servers.iter().zip(2..);
-        self.store = servers.filter_map(|((name, to), last)| way(name, last, *to, UnderWay::Lost)).collect();
+        self.store = servers.filter_map(|((name, to), last)| way(name, last, *to, UnderWay::Lost).1).collect();
         fs::write(self.directory.join("hosts"), hosts).unwrap();
     }
 
@@ -161,13 +180,55 @@ impl Agent {
         let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(self.directory.join("hosts"));
-        command.arg(&self.binary).args(args).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command
+            .args(self.clock_environment())
+            .arg(&self.binary)
+            .args(args)
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.current_dir(&self.directory).env("HOME", self.directory.join("home"));
         command.env("CONFIG_FILE", self.config()).env("RUNNER_AGENT_CONFIG", self.directory.join("agent.toml"));
         command.env("RUNTIME_DIRECTORY", self.directory.join("run"));
         command.env("STATE_DIRECTORY", self.directory.join("state"));
         command.env("LOG_LEVEL", env::var("SHARING_LOG").unwrap_or_else(|_| "info".to_owned())).stdin(Stdio::null());
         command
+    }
+
+    /// `env` with the variables for the clock, which are the agent's alone.
+    fn clock_environment(&self) -> Vec<OsString> {
+        let variables = self.clock.iter().flat_map(|library| faketime::environment(library, &self.offset()));
+        let words = variables.map(|(name, value)| {
+            let mut word = OsString::from(name);
+            word.push("=");
+            word.push(value);
+            word
+        });
+        std::iter::once("env".into()).chain(words).collect()
+    }
+
+    fn offset(&self) -> PathBuf {
+        self.directory.join("offset")
+    }
+
+    /// Whether its wall clock can be set.
+    pub(crate) fn has_clock(&self) -> bool {
+        self.clock.is_some()
+    }
+
+    /// Sets its wall clock this many seconds ahead of the machine's.
+    pub(crate) fn set_clock(&self, seconds: i64) {
+        faketime::set_offset(&self.offset(), seconds);
+    }
+
+    /// Where it finds GitLab.
+    pub(crate) fn gitlab_address(&self) -> SocketAddr {
+        self.gitlab_address
+    }
+
+    /// The times at which its log has lines, by its own clock.
+    pub(crate) fn log_times(&self) -> Vec<jiff::Timestamp> {
+        let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+        log.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect()
     }
 
     /// Kills the agent.
@@ -212,8 +273,13 @@ impl Agent {
 
     /// The token in config.toml.
     pub(crate) fn token(&self) -> Option<Digest> {
-        let text = fs::read_to_string(self.config()).ok()?;
-        let value = text.lines().find_map(|line| line.trim().strip_prefix("token = \""))?;
-        Some(Token::parse(value.trim_end_matches('"')).unwrap().digest())
+        Some(token_in(&self.config())?.digest())
     }
+}
+
+/// The token in a config.toml.
+pub(crate) fn token_in(config: &Path) -> Option<Token> {
+    let text = fs::read_to_string(config).ok()?;
+    let value = text.lines().find_map(|line| line.trim().strip_prefix("token = \""))?;
+    Some(Token::parse(value.trim_end_matches('"')).unwrap())
 }

@@ -3,9 +3,10 @@
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::thread;
 use std::time::Instant;
 
-use crate::{commands, etcd, kube};
+use crate::{etcd, kube, manifests};
 
 /// A case, by the sentence that it proves.
 type Case = (&'static str, fn());
@@ -18,15 +19,18 @@ const CASES: &[Case] = &[
     ("etcd-names-the-permission-that-is-missing", etcd::names_the_permission),
     ("etcd-by-a-wrong-password-or-authority-is-said", etcd::wrong_credentials),
     ("etcd-takes-users-and-passwords-of-any-characters", etcd::users_of_any_name),
-    ("etcd-commands-show-heal-and-forget-a-shared-runner", commands::show_heal_and_forget),
+    ("etcd-commands-show-heal-and-forget-a-shared-runner", etcd::commands),
     ("kubernetes-keeps-what-every-engine-has-to", kube::keeps_what_every_engine_has_to),
     ("kubernetes-names-the-verb-that-is-missing", kube::names_the_verb),
     ("kubernetes-names-the-secret-that-is-missing", kube::names_the_secret),
     ("kubernetes-that-is-gone-is-unreachable", kube::gone),
+    ("kubernetes-manifests-apply-twice-and-give-a-pod-what-it-needs", manifests::applied_twice),
+    ("kubernetes-commands-show-heal-and-forget-a-shared-runner", kube::commands),
     ("start-together-and-propagation", etcd::starts_together),
-    ("torture-etcd", etcd::tortured),
-    ("torture-kubernetes", kube::tortured),
 ];
+
+/// Cases that take as long as they are told to, all at the same time.
+const TOGETHER: &[Case] = &[("torture-etcd", etcd::tortured), ("torture-kubernetes", kube::tortured)];
 
 pub(crate) fn play() -> ExitCode {
     let wanted: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
@@ -35,18 +39,25 @@ pub(crate) fn play() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let began = Instant::now();
-    let (mut passed, mut failed) = (0, 0);
-    for (name, case) in CASES {
-        if !wanted.is_empty() && !wanted.iter().any(|wanted| name.starts_with(wanted.as_str())) {
-            continue;
-        }
-        let started = Instant::now();
-        let is_passed = catch_unwind(AssertUnwindSafe(case)).is_ok();
-        *(if is_passed { &mut passed } else { &mut failed }) += 1;
-        println!("{name}: {}, {} s", if is_passed { "ok" } else { "FAILED" }, started.elapsed().as_secs());
-    }
-    println!("{passed} passed, {failed} failed, {} s", began.elapsed().as_secs());
-    if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let is_wanted =
+        |(name, _): &&Case| wanted.is_empty() || wanted.iter().any(|wanted| name.starts_with(wanted.as_str()));
+    let mut results: Vec<bool> = CASES.iter().filter(is_wanted).map(is_passed).collect();
+    thread::scope(|scope| {
+        let together = TOGETHER.iter().filter(is_wanted).map(|case| scope.spawn(|| is_passed(case)));
+        let together: Vec<_> = together.collect();
+        results.extend(together.into_iter().map(|case| case.join().unwrap()));
+    });
+    let (passed, failed): (Vec<_>, Vec<_>) = results.into_iter().partition(|is_passed| *is_passed);
+    println!("{} passed, {} failed, {} s", passed.len(), failed.len(), began.elapsed().as_secs());
+    if failed.is_empty() && !passed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Plays a case.
+fn is_passed((name, case): &Case) -> bool {
+    let started = Instant::now();
+    let is_passed = catch_unwind(AssertUnwindSafe(case)).is_ok();
+    println!("{name}: {}, {} s", if is_passed { "ok" } else { "FAILED" }, started.elapsed().as_secs());
+    is_passed
 }
 
 /// Runs a future to its end.

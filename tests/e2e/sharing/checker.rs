@@ -12,6 +12,7 @@ use runner_agent::sharing::{self, Settings, Shares, Stored};
 
 use crate::agents::Agent;
 use crate::conformance::name;
+use crate::gitlab_runner::{LIMIT, Poll};
 
 /// How long the observer waits for a change before it reads the store.
 const LOOK: Duration = Duration::from_millis(500);
@@ -23,6 +24,15 @@ const IN_ORDER: Duration = Duration::from_secs(10);
 /// A machine that reaches both has the token of the store two seconds after it was written, or five after the last
 /// disturbance. That much is printed; only far beyond is it a fault, since other processes share the processors.
 const FAULT_AFTER: Duration = Duration::from_secs(20);
+
+/// A time is another clock's if it differs from the machine's by so many seconds.
+const FAR: f64 = 30.0;
+
+/// After so many moves an agent has logged a line since.
+const FEW: usize = 4;
+
+/// How long a machine that reaches both may go without any token that is current: three are written in that time.
+const PASSED_BY: Duration = Duration::from_secs(45);
 
 /// The store's value at one time.
 #[derive(Clone, Debug)]
@@ -104,6 +114,35 @@ struct Machine {
     undisturbed: Option<Instant>,
     /// How long it has been behind.
     behind: Option<Duration>,
+    /// When it last had the token that GitLab accepts, or that it has not was reported.
+    current_at: Option<Instant>,
+    /// How many times in a row its gitlab-runner was refused.
+    refused: usize,
+    /// The same while nothing has disturbed the rotation or this machine.
+    refused_undisturbed: usize,
+}
+
+/// What the rotations cost gitlab-runner.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Refusals {
+    requests: usize,
+    refused: usize,
+    /// So many of them where nothing was disturbed.
+    calm: usize,
+    /// The most refusals in a row while nothing was disturbed.
+    most: usize,
+    /// How many times a machine's gitlab-runner has given a token up because of a disturbance.
+    given_up: usize,
+}
+
+impl Refusals {
+    pub(crate) fn summary(&self) -> String {
+        let Self { requests, refused, calm, most, given_up } = self;
+        format!(
+            "{requests} requests for jobs, {refused} refused; where nothing was disturbed {calm}, at most {most} in a row; \
+             elsewhere {given_up} tokens given up"
+        )
+    }
 }
 
 /// The token that GitLab accepts.
@@ -144,6 +183,8 @@ pub(crate) struct Checker<'c> {
     observer: Observer,
     began: Instant,
     machines: Vec<Machine>,
+    /// The system_id of each machine.
+    names: Vec<String>,
     server: Option<ServerToken>,
     tokens: BTreeSet<Digest>,
     /// When the store was first seen with a token.
@@ -162,17 +203,19 @@ pub(crate) struct Checker<'c> {
     pub(crate) lost: Spans,
     /// How long tokens were used past their expiry, whatever was out of order.
     pub(crate) expired: Spans,
+    pub(crate) refusals: Refusals,
     /// What is wrong.
     pub(crate) faults: Vec<String>,
 }
 
 impl<'c> Checker<'c> {
-    pub(crate) fn new(gitlab: &'c Gitlab, observer: Observer, machines: usize) -> Self {
+    pub(crate) fn new(gitlab: &'c Gitlab, observer: Observer, agents: &[Agent]) -> Self {
         Self {
             gitlab,
             observer,
             began: Instant::now(),
-            machines: vec![Machine::default(); machines],
+            machines: vec![Machine::default(); agents.len()],
+            names: agents.iter().map(|agent| agent.machine.clone()).collect(),
             server: None,
             tokens: BTreeSet::new(),
             written: BTreeMap::new(),
@@ -185,6 +228,7 @@ impl<'c> Checker<'c> {
             healed: Spans::default(),
             lost: Spans::default(),
             expired: Spans::default(),
+            refusals: Refusals::default(),
             faults: Vec::new(),
         }
     }
@@ -232,6 +276,7 @@ impl<'c> Checker<'c> {
                 let past = last.expires_at.map(|at| jiff::Timestamp::now().duration_since(at));
                 self.expired.extend(past.and_then(|past| Duration::try_from(past).ok()));
             }
+            self.machines.iter_mut().for_each(|machine| machine.refused_undisturbed = 0);
             let expires_at = runner.token_expires_at;
             self.server = Some(ServerToken { digest, expires_at, since: now, is_known: false });
         }
@@ -249,6 +294,16 @@ impl<'c> Checker<'c> {
         let Some(server) = &mut self.server else { return };
         let is_current = machine.token == Some(server.digest);
         server.is_known |= is_current;
+        if is_current {
+            machine.current_at = Some(now);
+        }
+        let well_since = machine.undisturbed.max(machine.current_at).max(self.has_majority);
+        let is_well = machine.undisturbed.is_some() && self.has_majority.is_some();
+        if is_well && well_since.is_some_and(|since| now - since > PASSED_BY) {
+            machine.current_at = Some(now);
+            self.fault(format!("agent {number} has had no token that is current for {} s", PASSED_BY.as_secs()));
+            return;
+        }
         let written = self.written.get(&server.digest);
         let (Some(written), Some(undisturbed), Some(majority)) = (written, machine.undisturbed, self.has_majority)
         else {
@@ -273,10 +328,54 @@ impl<'c> Checker<'c> {
         }
     }
 
+    /// A rotation does not make gitlab-runner give up, unless the machine, the one that rotates or the store is disturbed
+    /// meanwhile.
+    pub(crate) fn look_at_gitlab_runners(&mut self, polls: &[Poll]) {
+        for poll in polls {
+            self.refusals.requests += 1;
+            let is_calm = self.is_calm(poll);
+            let machine = &mut self.machines[poll.machine];
+            if !poll.is_refused {
+                (machine.refused, machine.refused_undisturbed) = (0, 0);
+                continue;
+            }
+            machine.refused += 1;
+            machine.refused_undisturbed = if is_calm { machine.refused_undisturbed + 1 } else { 0 };
+            let (refused, refused_undisturbed) = (machine.refused, machine.refused_undisturbed);
+            self.refusals.refused += 1;
+            self.refusals.calm += usize::from(is_calm);
+            // The answer with a token that is not known may have been lost.
+            if self.server.as_ref().is_some_and(|server| server.is_known) {
+                self.refusals.most = self.refusals.most.max(refused_undisturbed);
+                if refused_undisturbed == LIMIT {
+                    self.fault(format!("gitlab-runner {} has given up {}", poll.machine, poll.token.fingerprint()));
+                    continue;
+                }
+            }
+            if refused == LIMIT {
+                self.refusals.given_up += 1;
+            }
+        }
+    }
+
+    /// Whether everything that a rotation needs has been in order since before it.
+    fn is_calm(&self, poll: &Poll) -> bool {
+        let Some(server) = &self.server else { return false };
+        let is_older = |since: Option<Instant>| since.is_some_and(|since| since < server.since);
+        let sender = self.sender().and_then(|sender| self.names.iter().position(|name| *name == sender));
+        let machines = [Some(poll.machine), sender];
+        let are_well = machines.iter().all(|at| at.is_some_and(|at| is_older(self.machines[at].undisturbed)));
+        are_well && is_older(self.is_whole)
+    }
+
+    /// The machine that changes the runner, or has changed it last.
+    fn sender(&self) -> Option<String> {
+        self.observer.last().and_then(|seen| seen.pending).or_else(|| self.sender.clone())
+    }
+
     /// A token is replaced before its expiry if everything that this needs is in order.
     fn look_at_expiry(&mut self, agents: &[Agent], now: Instant) {
-        let pending = self.observer.last().and_then(|seen| seen.pending);
-        let sender = pending.or_else(|| self.sender.clone());
+        let sender = self.sender();
         let is_sender = |agent: &&Agent| sender.as_ref() == Some(&agent.machine);
         let is_sender_well = agents.iter().find(is_sender).is_some_and(Agent::is_undisturbed);
         let is_known = self.server.as_ref().is_some_and(|server| server.is_known);
@@ -305,8 +404,25 @@ impl<'c> Checker<'c> {
             && self.machines.iter().all(|machine| machine.token == Some(server.digest))
     }
 
+    /// How many tokens there were, and how old the last one is.
+    pub(crate) fn tokens(&self) -> (usize, Duration) {
+        (self.tokens.len(), self.server.as_ref().map_or(Duration::ZERO, |server| server.since.elapsed()))
+    }
+
+    /// Checks that clocks that were moved are those that the agents have gone by. Returns what happened.
+    pub(crate) fn finish_clocks(&mut self, agents: &[Agent], moved: usize) -> String {
+        let (now, span) = (jiff::Timestamp::now(), self.began.elapsed().as_secs_f64());
+        let is_far = |at: &jiff::Timestamp| !(-FAR..span + FAR).contains(&now.duration_since(*at).as_secs_f64());
+        let lines = agents.iter().flat_map(Agent::log_times).filter(is_far).count();
+        if moved > FEW && lines == 0 {
+            self.fault("no agent has gone by a clock that was moved".to_owned());
+        }
+        format!("{moved} clocks moved; {lines} lines of the logs have such times")
+    }
+
     /// Checks what is true at the end. `lost` is the number of answers that were cut before an agent has read a byte.
-    pub(crate) fn finish(&mut self, lost: usize) {
+    /// Returns what happened.
+    pub(crate) fn finish(&mut self, lost: usize) -> String {
         let resets = self.gitlab.requests_to(Endpoint::Reset);
         let mut tokens = BTreeSet::new();
         for reset in resets.iter().filter(|reset| reset.status == Some(201)) {
@@ -319,8 +435,8 @@ impl<'c> Checker<'c> {
         let runners = self.gitlab.runners();
         let managers = runners.first().map_or(0, |runner| runner.managers.len());
         let members = self.observer.last().map_or(0, |seen| seen.members);
-        println!(
-            "  {} tokens, {} resets by token, {by_id} by id for {lost} lost answers, {} runners, {managers} managers, \
+        let summary = format!(
+            "{} tokens, {} resets by token, {by_id} by id for {lost} lost answers, {} runners, {managers} managers, \
              {members} members",
             self.tokens.len(),
             tokens.len(),
@@ -344,5 +460,6 @@ impl<'c> Checker<'c> {
             let is_stored = self.observer.last().and_then(|seen| seen.token) == server;
             self.fault(format!("not settled at the end: behind are {behind:?}; the store has the token: {is_stored}"));
         }
+        summary
     }
 }

@@ -1,28 +1,37 @@
-//! `shared` by the real binary, over real members of etcd.
+//! `shared` by the real binary, over a real store.
 
 use fake_gitlab::{Builder, Gitlab, Scope};
-use rustix::process::Signal;
+use serde_json::Value as Json;
 use test_support::Sandbox;
 
-use crate::etcd::Cluster;
+/// A store for the commands.
+pub(crate) trait CommandStore {
+    /// `[sharing]`.
+    fn section(&self) -> String;
+    /// `[sharing]` with credentials that the store does not know.
+    fn section_of_unknown(&self) -> String;
+    /// Changes the value of a shared runner behind the agents' backs.
+    fn edit(&self, share: &str, change: &dyn Fn(&mut Json));
+    /// Lets it answer nothing from now on.
+    fn stop(&self);
+}
 
 const BINARY: &str = env!("CARGO_BIN_EXE_runner-agent");
 const SHARE: &str = "docker-fleet";
 
-/// A machine that shares a runner over the cluster.
-fn machine(cluster: &Cluster, number: u32, gitlab: Builder) -> Sandbox {
+/// A machine that shares a runner over the store.
+fn machine(store: &dyn CommandStore, number: u32, gitlab: Builder) -> Sandbox {
     let sandbox = Sandbox::new(BINARY, gitlab);
     sandbox.write("config/.runner_system_id", &format!("s_{number:012}\n"));
     let secret = sandbox.write("registration-token", &sandbox.gitlab.instance_registration_token());
     let enrollment =
         sandbox.enrollment("docker", &format!("registration_token = {{ file = {secret:?} }}\nshare_as = \"{SHARE}\""));
-    sandbox.write_fast_settings(&(cluster.settings() + &enrollment));
+    sandbox.write_fast_settings(&(store.section() + &enrollment));
     sandbox
 }
 
-pub(crate) fn show_heal_and_forget() {
-    let cluster = Cluster::new();
-    let sandbox = machine(&cluster, 1, Gitlab::builder());
+pub(crate) fn show_heal_and_forget(store: &dyn CommandStore) {
+    let sandbox = machine(store, 1, Gitlab::builder());
     let list = |sandbox: &Sandbox| sandbox.run(&["shared", "list", "--output", "json"]).rows("shared");
     assert_eq!(list(&sandbox)[0]["generation"], serde_json::Value::Null);
     sandbox.run(&["shared", "show", SHARE]).exits(1).says("the store has no shared runner");
@@ -60,13 +69,13 @@ pub(crate) fn show_heal_and_forget() {
     let row = list(&sandbox).remove(0);
     assert_eq!((&row["generation"], &row["pending"]), (&2.into(), &serde_json::Value::Null), "{row}");
 
-    forgets_a_member(&cluster, &sandbox);
-    damaged_value(&cluster, &sandbox);
-    wrong_store(&cluster, &sandbox);
+    forgets_a_member(store, &sandbox);
+    damaged_value(store, &sandbox);
+    wrong_store(store, &sandbox);
 }
 
-fn forgets_a_member(cluster: &Cluster, sandbox: &Sandbox) {
-    cluster.edit(SHARE, |value| {
+fn forgets_a_member(store: &dyn CommandStore, sandbox: &Sandbox) {
+    store.edit(SHARE, &|value| {
         let mut gone = value["members"][0].clone();
         gone["machine"] = "s_000000000009".into();
         value["members"].as_array_mut().unwrap().push(gone);
@@ -76,8 +85,8 @@ fn forgets_a_member(cluster: &Cluster, sandbox: &Sandbox) {
     assert!(sandbox.run(&forget).exits(0).stdout.contains("s_000000000009 is no member"));
 }
 
-fn damaged_value(cluster: &Cluster, sandbox: &Sandbox) {
-    cluster.edit(SHARE, |value| value["schema"] = 99.into());
+fn damaged_value(store: &dyn CommandStore, sandbox: &Sandbox) {
+    store.edit(SHARE, &|value| value["schema"] = 99.into());
     for command in [&["shared", "list"][..], &["shared", "show", SHARE], &["shared", "heal", SHARE]] {
         sandbox.run(command).exits(4).says("does not hold a shared runner").says("shared forget");
     }
@@ -86,7 +95,7 @@ fn damaged_value(cluster: &Cluster, sandbox: &Sandbox) {
     sandbox.run(&["shared", "heal", SHARE]).exits(0);
 }
 
-fn wrong_store(cluster: &Cluster, sandbox: &Sandbox) {
+fn wrong_store(store: &dyn CommandStore, sandbox: &Sandbox) {
     let commands: [&[&str]; 4] = [
         &["shared", "list"],
         &["shared", "show", SHARE],
@@ -94,14 +103,13 @@ fn wrong_store(cluster: &Cluster, sandbox: &Sandbox) {
         &["shared", "forget", SHARE, "--yes"],
     ];
     let settings = sandbox.read("agent.toml");
-    sandbox.write("agent.toml", &settings.replace("username = \"agent\"", "username = \"unknown\""));
+    sandbox.write("agent.toml", &settings.replace(&store.section(), &store.section_of_unknown()));
     for command in commands {
-        sandbox.run(command).exits(4).says("etcd does not accept the credentials");
+        sandbox.run(command).exits(4).says("does not accept the credentials");
     }
     sandbox.write("agent.toml", &settings);
-    cluster.signal(Signal::STOP);
+    store.stop();
     for command in commands {
         sandbox.run(command).exits(5);
     }
-    cluster.signal(Signal::CONT);
 }

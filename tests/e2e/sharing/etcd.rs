@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use test_support::Process;
 
 use crate::agents::StoreAddress;
 use crate::cases::{free_port, run};
+use crate::commands::{CommandStore, show_heal_and_forget};
 use crate::conformance::{self, name, value};
 use crate::fleet;
 use crate::torture::{Store, loopback, machines, torture};
@@ -28,16 +30,17 @@ const PASSWORD: &str = "etcd-password";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A cluster, with users.
-pub(crate) struct Cluster {
+struct Cluster {
     directory: TempDir,
     ports: Vec<(u16, u16)>,
     members: Vec<Process>,
 }
 
 impl Cluster {
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        certificates(directory.path());
+        // Machines with ways of their own reach the members by names.
+        certificates(directory.path(), (0..MEMBERS).map(host));
         let ports = (0..MEMBERS).map(|_| (free_port(), free_port())).collect();
         let mut cluster = Self { directory, ports, members: Vec::new() };
         (0..MEMBERS).for_each(|number| cluster.members.push(cluster.member(number)));
@@ -114,6 +117,7 @@ impl Cluster {
     fn create_user(&self, user: &str, password: &str) -> Output {
         let file = self.path("password");
         fs::write(&file, password).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         let mut command = Command::new("packaging/etcd/create-user");
         self.for_etcdctl(&mut command);
         command.args([user, PREFIX]).env("ETCDCTL_USER", ROOT);
@@ -144,8 +148,13 @@ impl Cluster {
         }
     }
 
-    /// `[sharing]` for the agents.
-    pub(crate) fn settings(&self) -> String {
+    fn connect(&self) -> Etcd {
+        Etcd::new(self.config()).unwrap()
+    }
+}
+
+impl CommandStore for Cluster {
+    fn section(&self) -> String {
         let endpoints: Vec<_> = (0..MEMBERS).map(|number| self.url(number)).collect();
         let (ca, password) = (self.path("ca.pem"), self.path("password"));
         format!(
@@ -153,8 +162,11 @@ impl Cluster {
         )
     }
 
-    /// Changes the value of a shared runner behind the agents' backs.
-    pub(crate) fn edit(&self, share: &str, change: impl FnOnce(&mut serde_json::Value)) {
+    fn section_of_unknown(&self) -> String {
+        self.section().replace("username = \"agent\"", "username = \"unknown\"")
+    }
+
+    fn edit(&self, share: &str, change: &dyn Fn(&mut serde_json::Value)) {
         let key = format!("{PREFIX}{share}");
         let mut command = self.etcdctl_command();
         let output = command.args(["get", "--print-value-only", &key]).env("ETCDCTL_USER", ROOT).output().unwrap();
@@ -163,13 +175,8 @@ impl Cluster {
         self.etcdctl(&["put", &key, &value.to_string()], Some(ROOT));
     }
 
-    /// Sends a signal to all members.
-    pub(crate) fn signal(&self, signal: Signal) {
-        self.members.iter().for_each(|member| member.signal(signal));
-    }
-
-    fn connect(&self) -> Etcd {
-        Etcd::new(self.config()).unwrap()
+    fn stop(&self) {
+        self.members.iter().for_each(|member| member.signal(Signal::STOP));
     }
 }
 
@@ -227,20 +234,23 @@ impl Store for Cluster {
     }
 }
 
-/// An authority, and a certificate for loopback.
-fn certificates(directory: &Path) {
+/// An authority, and a certificate for loopback by its address and by names. They are valid by any clock.
+pub(crate) fn certificates(directory: &Path, names: impl IntoIterator<Item = String>) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
-    // Machines with ways of their own reach the members by names.
-    let names = std::iter::once("127.0.0.1".to_owned()).chain((0..MEMBERS).map(host));
+    let names = std::iter::once("127.0.0.1".to_owned()).chain(names);
     let params = CertificateParams::new(names.collect::<Vec<_>>()).unwrap();
     let certificate = params.signed_by(&key, &authority).unwrap();
     for (name, text) in [("ca.pem", authority.pem()), ("cert.pem", certificate.pem()), ("key.pem", key.serialize_pem())]
     {
         fs::write(directory.join(name), text).unwrap();
     }
+}
+
+pub(crate) fn commands() {
+    show_heal_and_forget(&Cluster::new());
 }
 
 pub(crate) fn keeps_what_every_engine_has_to() {
@@ -395,7 +405,7 @@ pub(crate) fn users_of_any_name() {
 }
 
 pub(crate) fn tortured() {
-    torture(|| Box::new(Cluster::new()), machines(20), 120, 2);
+    torture(|| Box::new(Cluster::new()), machines(20));
 }
 
 pub(crate) fn starts_together() {

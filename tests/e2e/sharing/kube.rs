@@ -1,10 +1,14 @@
 //! A kube-apiserver over an etcd of its own, with the Role of the packages.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use runner_agent::sharing::kubernetes::{Config, Kubernetes};
 use runner_agent::sharing::{Engine as _, EngineSettings, Error, Settings};
 use rustix::process::Signal;
@@ -14,31 +18,36 @@ use test_support::Process;
 
 use crate::agents::StoreAddress;
 use crate::cases::{free_port, run};
+use crate::commands::{CommandStore, show_heal_and_forget};
 use crate::conformance::{self, name, value};
+use crate::etcd::certificates;
 use crate::torture::{Store, loopback, machines, torture};
 
 /// A name in the certificate of the API server.
 const HOST: &str = "kubernetes";
 
-const NAMESPACE: &str = "ci";
+pub(crate) const NAMESPACE: &str = "ci";
+
+/// The token of the administrator.
+pub(crate) const ADMIN: &str = "admin-token";
+
+pub(crate) const JSON: &str = "application/json";
+
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// An API server, with the objects of the packages in its namespace.
-struct ApiServer {
-    directory: TempDir,
+pub(crate) struct ApiServer {
+    pub(crate) directory: TempDir,
     binary: PathBuf,
-    port: u16,
+    pub(crate) port: u16,
     etcd_url: String,
     server: Process,
     _etcd: Process,
 }
 
 impl ApiServer {
-    fn new() -> Self {
-        let binary =
-            String::from_utf8(Command::new("tests/e2e/sharing/kube-apiserver.sh").output().unwrap().stdout).unwrap();
-        assert!(!binary.is_empty(), "kube-apiserver was not built");
-        let binary = PathBuf::from(binary.trim());
+    pub(crate) fn new() -> Self {
+        let binary = binary();
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         let (port, etcd_port, peer) = (free_port(), free_port(), free_port());
@@ -50,12 +59,13 @@ impl ApiServer {
         let etcd = Process::start(etcd);
         let key = Command::new("openssl").args(["genrsa", "-out"]).arg(path("sa.key")).arg("2048").output().unwrap();
         assert!(key.status.success());
-        let tokens = "admin-token,admin,1,system:masters\nother-token,other,3\n";
+        let tokens = format!("{ADMIN},admin,1,system:masters\nother-token,other,3\n");
         fs::write(
             path("tokens.csv"),
             format!("{tokens}agent-token,system:serviceaccount:{NAMESPACE}:runner-agent,2\n"),
         )
         .unwrap();
+        certificates(directory.path(), [HOST.to_owned()]);
         let server = launch(&binary, directory.path(), port, &etcd_url);
         let server = Self { directory, binary, port, etcd_url, server, _etcd: etcd };
         server.wait_until_ready();
@@ -70,13 +80,26 @@ impl ApiServer {
 
     /// Asks as the administrator; `None` without an answer.
     fn request(&self, method: &str, path: &str, body: Option<&Json>) -> Option<(u16, String)> {
+        self.ask(ADMIN, method, path, body.map(|body| (JSON, body)))
+    }
+
+    /// Asks by a token, with a body of a type; `None` without an answer.
+    pub(crate) fn ask(
+        &self,
+        token: &str,
+        method: &str,
+        path: &str,
+        body: Option<(&str, &Json)>,
+    ) -> Option<(u16, String)> {
         let mut command = Command::new("curl");
-        command.args(["-sk", "-m", "10", "-X", method, "-H", "Authorization: Bearer admin-token"]);
-        if let Some(body) = body {
-            command.args(["-H", "Content-Type: application/json", "-d", &body.to_string()]);
+        command.args(["-sk", "-m", "10", "-X", method, "-K", "-", "-w", "\n%{http_code}"]);
+        if let Some((kind, body)) = body {
+            command.args(["-H", &format!("Content-Type: {kind}"), "-d", &body.to_string()]);
         }
-        command.args(["-w", "\n%{http_code}"]).arg(format!("https://127.0.0.1:{}{path}", self.port));
-        let output = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        command.arg(format!("https://127.0.0.1:{}{path}", self.port)).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut curl = command.spawn().unwrap();
+        writeln!(curl.stdin.take().unwrap(), "header = \"Authorization: Bearer {token}\"").unwrap();
+        let output = String::from_utf8(curl.wait_with_output().unwrap().stdout).unwrap();
         let (body, code) = output.rsplit_once('\n')?;
         Some((code.parse().ok().filter(|code| *code != 0)?, body.to_owned()))
     }
@@ -89,21 +112,8 @@ impl ApiServer {
 
     /// Creates the objects of the packages, but for those of this kind.
     fn apply_manifests(&self, but: &str) {
-        let script = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
-        let manifests = Command::new("/usr/bin/python3")
-            .args(["-c", script, "packaging/kubernetes/sharing.yaml"])
-            .output()
-            .unwrap();
-        let objects: Vec<Json> = serde_json::from_slice(&manifests.stdout).unwrap();
-        // The token of the test stands for the service account: this build of the API server panics when it makes one.
-        let is_made = |object: &&Json| object["kind"] != but && object["kind"] != "ServiceAccount";
-        for object in objects.iter().filter(is_made) {
-            let plural = format!("{}s", object["kind"].as_str().unwrap().to_lowercase());
-            let group = match object["apiVersion"].as_str().unwrap() {
-                "v1" => "/api/v1".to_owned(),
-                group => format!("/apis/{group}"),
-            };
-            self.create(&format!("{group}/namespaces/{NAMESPACE}/{plural}"), object);
+        for object in manifest("packaging/kubernetes/sharing.yaml").iter().filter(|object| object["kind"] != but) {
+            self.create(&collection(object), object);
         }
     }
 
@@ -114,7 +124,7 @@ impl ApiServer {
     fn kubeconfig_of(&self, host: &str, token: &str) -> PathBuf {
         let path = self.directory.path().join(format!("{host}-{token}"));
         let cluster = json!({"server": format!("https://{host}:{}", self.port),
-            "certificate-authority": self.directory.path().join("certs/apiserver.crt")});
+            "certificate-authority": self.directory.path().join("ca.pem")});
         let config = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
             "clusters": [{"name": "c", "cluster": cluster}], "users": [{"name": "c", "user": {"token": token}}],
             "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c", "namespace": NAMESPACE}}]});
@@ -128,11 +138,40 @@ impl ApiServer {
     }
 }
 
+/// The objects of a file with YAML.
+pub(crate) fn manifest(path: &str) -> Vec<Json> {
+    let script = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
+    let output = Command::new("/usr/bin/python3").args(["-c", script, path]).output().unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The path of all objects of an object's kind.
+pub(crate) fn collection(object: &Json) -> String {
+    let plural = format!("{}s", object["kind"].as_str().unwrap().to_lowercase());
+    let group = match object["apiVersion"].as_str().unwrap() {
+        "v1" => "/api/v1".to_owned(),
+        group => format!("/apis/{group}"),
+    };
+    format!("{group}/namespaces/{NAMESPACE}/{plural}")
+}
+
+/// The API server, which is built once.
+fn binary() -> PathBuf {
+    static BINARY: LazyLock<PathBuf> = LazyLock::new(|| {
+        let output = Command::new("tests/e2e/sharing/kube-apiserver.sh").output().unwrap();
+        let path = String::from_utf8(output.stdout).unwrap();
+        assert!(!path.is_empty(), "kube-apiserver was not built: {}", String::from_utf8_lossy(&output.stderr));
+        path.trim().into()
+    });
+    BINARY.clone()
+}
+
 fn launch(binary: &Path, directory: &Path, port: u16, etcd_url: &str) -> Process {
     let path = |name: &str| directory.join(name);
     let mut server = Command::new(binary);
     server.arg(format!("--etcd-servers={etcd_url}")).arg(format!("--secure-port={port}"));
     server.args(["--bind-address=127.0.0.1", "--service-account-issuer=https://kubernetes.test"]);
+    server.arg("--tls-cert-file").arg(path("cert.pem")).arg("--tls-private-key-file").arg(path("key.pem"));
     server.arg("--cert-dir").arg(path("certs")).arg("--token-auth-file").arg(path("tokens.csv"));
     server.arg("--service-account-signing-key-file").arg(path("sa.key"));
     server.arg("--service-account-key-file").arg(path("sa.key"));
@@ -178,13 +217,46 @@ impl Store for ApiServer {
     }
 }
 
+impl CommandStore for ApiServer {
+    fn section(&self) -> String {
+        format!("[sharing]\nengine = \"kubernetes\"\nkubeconfig = {:?}\n", self.kubeconfig("agent-token"))
+    }
+
+    fn section_of_unknown(&self) -> String {
+        format!("[sharing]\nengine = \"kubernetes\"\nkubeconfig = {:?}\n", self.kubeconfig("unknown-token"))
+    }
+
+    fn edit(&self, share: &str, change: &dyn Fn(&mut Json)) {
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets/runner-agent-{share}");
+        let (_, secret) = self.request("GET", &path, None).unwrap();
+        let mut secret: Json = serde_json::from_str(&secret).unwrap();
+        let value = BASE64.decode(secret["data"]["runner"].as_str().unwrap()).unwrap();
+        let mut value = serde_json::from_slice(&value).unwrap();
+        change(&mut value);
+        secret["data"]["runner"] = BASE64.encode(value.to_string()).into();
+        let (code, body) = self.request("PUT", &path, Some(&secret)).unwrap();
+        assert_eq!(code, 200, "{body}");
+    }
+
+    fn stop(&self) {
+        // Connections are refused; one that is paused takes its time.
+        self.server.signal(Signal::KILL);
+    }
+}
+
+pub(crate) fn commands() {
+    let server = ApiServer::new();
+    server.apply_manifests("");
+    show_heal_and_forget(&server);
+}
+
 pub(crate) fn tortured() {
     let make = || {
         let server = ApiServer::new();
         server.apply_manifests("");
         Box::new(server) as Box<dyn Store>
     };
-    torture(make, machines(10), 60, 1);
+    torture(make, machines(10));
 }
 
 pub(crate) fn keeps_what_every_engine_has_to() {

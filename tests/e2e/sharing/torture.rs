@@ -10,6 +10,7 @@ use runner_agent::sharing::Settings;
 
 use crate::agents::{Agents, StoreAddress, Ways};
 use crate::checker::{Checker, Observer};
+use crate::gitlab_runner::{GitlabRunners, INTERVAL};
 use crate::proxy::Passage;
 
 /// How long tokens live.
@@ -27,8 +28,12 @@ const READY: Duration = Duration::from_secs(3);
 /// How long everything is given to settle at the end.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// How many tokens may be lost: so many are recovered in a day.
-const LOST: usize = 2;
+/// How far a clock is moved, in seconds: by minutes, or by hours.
+const MINUTES: (u64, u64) = (60, 30 * 60);
+const HOURS: (u64, u64) = (3600, 12 * 3600);
+
+/// How many tokens may be lost. Two are recovered in a day: one is left for a store whose start outlasts a token.
+const LOST: usize = 1;
 
 /// A store whose servers can be disturbed.
 pub(crate) trait Store {
@@ -88,6 +93,8 @@ struct Torture<'t> {
     ends: Vec<(Instant, End)>,
     majority_again: Instant,
     lost: usize,
+    /// How many times a clock was moved.
+    moved: usize,
     /// Whether the next machine that changes the runner is disturbed in the middle of that.
     hunts_sender: bool,
     events: Vec<String>,
@@ -147,7 +154,7 @@ impl Torture<'_> {
 
     /// One more disturbance.
     fn disturb(&mut self) {
-        match self.chance.below(20) {
+        match self.chance.below(23) {
             0..15 => {
                 let number = self.chance.below(self.agents.agents.len());
                 // Half of the machines go on.
@@ -162,6 +169,7 @@ impl Torture<'_> {
                 self.disturb_agent(number);
             }
             15..19 => self.disturb_store(),
+            19..22 => self.move_clock(),
             _ => {
                 if self.lost == LOST || self.began.elapsed() < LIFE || self.hunts_sender {
                     return;
@@ -228,6 +236,20 @@ impl Torture<'_> {
         self.note(format!("{number} {what} ({passage:?}) for {:.1} s", span.as_secs_f64()));
     }
 
+    /// Moves a clock. That is no disturbance: everything is promised as before.
+    fn move_clock(&mut self) {
+        let own: Vec<usize> =
+            (0..).zip(&self.agents.agents).filter(|(_, it)| it.has_clock()).map(|(at, _)| at).collect();
+        let number = own[self.chance.below(own.len())];
+        let (least, most) = if self.chance.below(2) == 0 { MINUTES } else { HOURS };
+        let span = i64::try_from(least + self.chance.next() % (most - least + 1)).unwrap();
+        // The last one sets it right.
+        let seconds = [span, span, -span, -span, 0][self.chance.below(5)];
+        self.agents.agents[number].set_clock(seconds);
+        self.moved += 1;
+        self.note(format!("{number} has a clock that is {seconds} s ahead"));
+    }
+
     fn disturb_store(&mut self) {
         let (count, down) = (self.store.servers(), self.servers_down());
         let number = self.chance.below(count);
@@ -238,8 +260,8 @@ impl Torture<'_> {
         let loses_majority = (down + 1) * 2 > count;
         let mut span = self.chance.millis(500, 10_000);
         if loses_majority {
-            // What cannot be rotated meanwhile does not expire.
-            let left = (LIFE * 3 / 4).saturating_sub(self.age());
+            // What cannot be rotated meanwhile does not expire: a server takes half of the life to start on a busy machine.
+            let left = (LIFE / 2).saturating_sub(self.age());
             let is_pending = self.observer.last().is_some_and(|seen| seen.pending.is_some());
             if Instant::now() < self.majority_again || left < Duration::from_secs(1) || is_pending || down > 1 {
                 return;
@@ -264,25 +286,37 @@ pub(crate) fn machines(count: usize) -> usize {
     number("SHARING_MACHINES").map_or(count, |count| usize::try_from(count).unwrap())
 }
 
-/// Tortures this many machines over a store, so many seconds for each seed unless `SHARING_TORTURE_SECS` says otherwise.
-/// Without `SHARING_SEED` the last of `seeds` seeds is another one each time.
-pub(crate) fn torture(make: impl Fn() -> Box<dyn Store>, machines: usize, secs: u64, seeds: u64) {
-    let span = Duration::from_secs(number("SHARING_TORTURE_SECS").unwrap_or(secs));
-    let fresh = jiff::Timestamp::now().as_millisecond().unsigned_abs();
-    let seeds = number("SHARING_SEED").map_or_else(|| (1..seeds).chain([fresh]).collect(), |seed| vec![seed]);
-    for seed in seeds {
-        torture_by(make().as_mut(), machines, seed, span);
-    }
+/// The seeds of `SHARING_SEED`, which are separated by commas, else another one each time.
+fn seeds() -> Vec<u64> {
+    let fresh = || vec![jiff::Timestamp::now().as_millisecond().unsigned_abs()];
+    env::var("SHARING_SEED")
+        .map_or_else(|_| fresh(), |text| text.split(',').map(|seed| seed.parse().unwrap()).collect())
+}
+
+/// Tortures this many machines over a store for two minutes, or `SHARING_TORTURE_SECS`; by all seeds at the same time.
+pub(crate) fn torture(make: impl Fn() -> Box<dyn Store> + Sync, machines: usize) {
+    let span = Duration::from_secs(number("SHARING_TORTURE_SECS").unwrap_or(120));
+    thread::scope(|scope| {
+        let of_seed = |seed: u64| {
+            scope.spawn({
+                let make = &make;
+                move || torture_by(make().as_mut(), machines, seed, span)
+            })
+        };
+        let tortures: Vec<_> = seeds().into_iter().map(of_seed).collect();
+        let are_passed: Vec<_> = tortures.into_iter().map(|torture| torture.join().is_ok()).collect();
+        assert!(are_passed.into_iter().all(|is_passed| is_passed), "see above");
+    });
 }
 
 fn torture_by(store: &mut dyn Store, machines: usize, seed: u64, span: Duration) {
-    println!("  SHARING_SEED={seed} SHARING_TORTURE_SECS={} {machines} machines", span.as_secs());
     let is_calm = env::var_os("SHARING_CALM").is_some();
     let gitlab = Gitlab::builder().token_life(LIFE).start();
     let mut agents = Agents::new(machines, &gitlab, &store.address(), Ways::Own, TIMING);
+    agents.give_clocks();
     let observer = Observer::start(store.settings());
-    let mut checker = Checker::new(&gitlab, observer.clone(), machines);
-    agents.start_all();
+    let gitlab_runners = GitlabRunners::start(&agents.agents);
+    let mut checker = Checker::new(&gitlab, observer.clone(), &agents.agents);
     let now = Instant::now();
     let mut torture = Torture {
         chance: Chance(seed),
@@ -294,12 +328,18 @@ fn torture_by(store: &mut dyn Store, machines: usize, seed: u64, span: Duration)
         ends: Vec::new(),
         majority_again: now + LIFE,
         lost: 0,
+        moved: 0,
         hunts_sender: false,
         events: Vec::new(),
     };
+    // Some machines start with a wrong clock.
+    if !is_calm {
+        (0..machines / 4).for_each(|_| torture.move_clock());
+    }
+    torture.agents.start_all();
     let end = now + span;
     let mut next = now + Duration::from_secs(1);
-    let mut is_over = false;
+    let (mut is_over, mut settled) = (false, None);
     loop {
         let now = Instant::now();
         if now >= end && !is_over {
@@ -314,18 +354,26 @@ fn torture_by(store: &mut dyn Store, machines: usize, seed: u64, span: Duration)
             torture.disturb();
             next = now + torture.chance.millis(100, 1500);
         }
+        checker.look_at_gitlab_runners(&gitlab_runners.take());
         checker.look(&torture.agents.agents, torture.servers_down(), torture.has_majority());
-        if is_over && (checker.is_settled() || now > end + PATIENCE) {
+        if is_over && (is_quiet(&checker, &mut settled) || now > end + PATIENCE) {
             break;
         }
         thread::sleep(LOOK);
     }
-    let (lost, events) = (torture.lost, std::mem::take(&mut torture.events));
-    checker.finish(lost);
-    println!("  from a write to every undisturbed machine: {}", checker.projected.summary());
-    println!("  from a disturbance's end to the token: {}", checker.healed.summary());
-    println!("  from a lost answer to the next token: {}", checker.lost.summary());
-    println!("  tokens past their expiry: {}", checker.expired.summary());
+    let (lost, moved, events) = (torture.lost, torture.moved, std::mem::take(&mut torture.events));
+    let report = [
+        format!("SHARING_SEED={seed} SHARING_TORTURE_SECS={} {machines} machines", span.as_secs()),
+        format!("  {}", checker.finish(lost)),
+        format!("  {}", checker.finish_clocks(&agents.agents, moved)),
+        format!("  from a write to every undisturbed machine: {}", checker.projected.summary()),
+        format!("  from a disturbance's end to the token: {}", checker.healed.summary()),
+        format!("  from a lost answer to the next token: {}", checker.lost.summary()),
+        format!("  tokens past their expiry: {}", checker.expired.summary()),
+        format!("  {}", checker.refusals.summary()),
+    ];
+    // Of several at the same time.
+    println!("  {}", report.join("\n  "));
     let faults = std::mem::take(&mut checker.faults);
     if !faults.is_empty() {
         let kept = agents.keep();
@@ -336,6 +384,13 @@ fn torture_by(store: &mut dyn Store, machines: usize, seed: u64, span: Duration)
     }
     agents.agents.iter_mut().for_each(crate::agents::Agent::kill);
     assert!(faults.is_empty(), "seed {seed}: {faults:#?}");
+}
+
+/// Whether a token was replaced after all was settled, and everything has settled again. `settled` is the number of tokens
+/// when it had settled first.
+fn is_quiet(checker: &Checker<'_>, settled: &mut Option<usize>) -> bool {
+    let (tokens, age) = checker.tokens();
+    checker.is_settled() && *settled.get_or_insert(tokens) < tokens && age > 2 * INTERVAL
 }
 
 /// A request of the log, without secrets.

@@ -19,6 +19,8 @@ pub enum Endpoint {
     DeleteManager,
     /// `POST /runners/reset_authentication_token`, by the current token.
     Reset,
+    /// `POST /jobs/request`, by which a runner asks for a job.
+    RequestJob,
     /// `GET /runners/router/discovery`.
     RouterDiscovery,
     /// `GET /runners`.
@@ -127,7 +129,10 @@ impl Endpoint {
 
     /// Whether the endpoint authenticates by a runner's or a registration token in the parameters.
     pub(crate) fn is_for_runners(self) -> bool {
-        matches!(self, Self::Register | Self::Verify | Self::Delete | Self::DeleteManager | Self::Reset)
+        matches!(
+            self,
+            Self::Register | Self::Verify | Self::Delete | Self::DeleteManager | Self::Reset | Self::RequestJob
+        )
     }
 }
 
@@ -155,6 +160,7 @@ fn post(segments: &[&str]) -> Endpoint {
         ["runners"] => Endpoint::Register,
         ["runners", "verify"] => Endpoint::Verify,
         ["runners", "reset_authentication_token"] => Endpoint::Reset,
+        ["jobs", "request"] => Endpoint::RequestJob,
         ["runners", "reset_registration_token"] => Endpoint::ResetInstanceRegistrationToken,
         ["runners", _, "reset_authentication_token"] => Endpoint::ResetById,
         ["projects", _, "runners"] => Endpoint::AssignRunner,

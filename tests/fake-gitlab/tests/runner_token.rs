@@ -281,6 +281,20 @@ fn deleting_a_manager_keeps_the_runner() {
 }
 
 #[test]
+fn jobs_are_requested_by_the_current_token_only() {
+    let gitlab = gitlab("18");
+    let (id, old) = gitlab.add_runner(NewRunner::instance());
+    let request =
+        |token: &str| send(&gitlab, "POST", "/jobs/request", json!({ "token": token, "system_id": "s_1" })).status;
+    assert_eq!(request(&old), 204);
+    assert_eq!(gitlab.runner(id).unwrap().managers.len(), 1);
+    gitlab.revoke(id);
+    assert_eq!(request(&old), 403);
+    assert_eq!(request(&gitlab.runner(id).unwrap().token), 204);
+    assert_eq!(gitlab.requests_to(Endpoint::RequestJob).len(), 3);
+}
+
+#[test]
 fn releases_before_16_parse_managers_as_an_id() {
     let gitlab = gitlab("15.1");
     let access_token = gitlab.add_access_token([Scope::Api]);

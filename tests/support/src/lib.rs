@@ -4,6 +4,7 @@
 //! - [`Process`]: a running process and its output; killed on drop.
 //! - [`Output`]: what a finished process returned and wrote.
 //! - [`config_of`]: a config.toml of many entries.
+//! - [`faketime`]: a wall clock of its own for a process.
 //! - [`http`]: an HTTP client that shows the bytes on the wire.
 #![allow(
     clippy::unwrap_used,
@@ -12,6 +13,7 @@
 )]
 
 mod config;
+pub mod faketime;
 pub mod http;
 mod output;
 mod process;

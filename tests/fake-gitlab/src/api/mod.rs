@@ -54,6 +54,7 @@ fn dispatch(call: &mut Call<'_>) -> Outcome {
         Endpoint::Delete => runner_token::delete(call),
         Endpoint::DeleteManager => runner_token::delete_manager(call),
         Endpoint::Reset => runner_token::reset(call),
+        Endpoint::RequestJob => runner_token::request_job(call),
         Endpoint::RouterDiscovery => Err(Answer::error(501)),
         Endpoint::ListRunners => runner_lists::own(call),
         Endpoint::ListAllRunners => runner_lists::all(call),

@@ -66,6 +66,13 @@ pub(super) fn reset(call: &mut Call<'_>) -> Outcome {
     rotate(call, id)
 }
 
+/// `POST /jobs/request`: there is never a job.
+pub(super) fn request_job(call: &mut Call<'_>) -> Outcome {
+    let id = authenticate(call)?;
+    book_contact(call, id)?;
+    Ok(Answer::empty(204))
+}
+
 /// Rotates a runner's token.
 pub(super) fn rotate(call: &mut Call<'_>, id: u64) -> Outcome {
     let now = call.state.clock.now();
