@@ -26,10 +26,10 @@ use crate::secret::{Password, random_bits};
 
 const ENGINE: &str = "etcd";
 
-/// How long the answer of one member to a write is waited for. It waits five seconds for the others itself.
+/// How long the answer of the last member to a write is waited for. It waits five seconds for the others itself.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// The same for a connection, and for what can be asked of another member: one that is paused holds up nothing for long.
+/// The same for a connection, and while there is another member to ask: one that is paused holds up nothing for long.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The same for a login at a member that has just answered something else: it checks one password after the other, and
@@ -129,10 +129,12 @@ impl Kind {
         }
     }
 
-    fn timeout(self) -> Duration {
+    /// How long one member's answer is waited for.
+    fn timeout(self, is_last_member: bool) -> Duration {
         match self {
             Self::Read => READ_TIMEOUT,
-            Self::Write => WRITE_TIMEOUT,
+            Self::Write if is_last_member => WRITE_TIMEOUT,
+            Self::Write => READ_TIMEOUT,
             Self::Login => LOGIN_TIMEOUT,
         }
     }
@@ -206,27 +208,33 @@ impl Etcd {
         session: Option<&str>,
     ) -> Result<JsonAnswer, Failure> {
         let (count, first) = (self.config.endpoints.len(), self.preferred.get());
-        let mut failures = Vec::new();
-        for at in (first..first + count).map(|at| at % count) {
+        let (mut failures, mut is_lost) = (Vec::new(), false);
+        for number in 0..count {
+            let at = (first + number) % count;
             let Some(endpoint) = self.config.endpoints.get(at) else { continue };
-            let failure = match self.ask(kind, endpoint, path, body, session).await {
+            let timeout = kind.timeout(number + 1 == count);
+            let failure = match self.ask(kind, endpoint, path, body, session, timeout).await {
                 Ok(answer) => {
                     self.preferred.set(at);
                     return Ok(answer);
                 }
-                Err(refused @ Failure::Refused { .. }) => {
+                Err(refused @ Failure::Refused { .. }) if !is_lost => {
                     self.preferred.set(at);
                     return Err(refused);
                 }
+                Err(Failure::Refused { message, .. }) => message,
+                // The same write to another member is executed at most once: each compares with what it replaces.
                 Err(Failure::Lost(detail)) if kind == Kind::Write => {
+                    is_lost = true;
                     self.preferred.set((at + 1) % count);
-                    return Err(Failure::Lost(format!("{endpoint}: {detail}")));
+                    detail
                 }
                 Err(Failure::Lost(detail) | Failure::NotExecuted(detail)) => detail,
             };
             failures.push(format!("{endpoint}: {failure}"));
         }
-        Err(Failure::NotExecuted(failures.join("; ")))
+        let failures = failures.join("; ");
+        Err(if is_lost { Failure::Lost(failures) } else { Failure::NotExecuted(failures) })
     }
 
     async fn ask(
@@ -236,6 +244,7 @@ impl Etcd {
         path: &str,
         body: &Zeroizing<Vec<u8>>,
         session: Option<&str>,
+        timeout: Duration,
     ) -> Result<JsonAnswer, Failure> {
         // A member that is paused takes connections, too: it would be waited for as long as one that checks a password.
         if kind == Kind::Login && self.config.endpoints.len() > 1 {
@@ -246,7 +255,7 @@ impl Etcd {
                 return Err(silent);
             }
         }
-        answered(self.client.post(format!("{endpoint}{path}"), body.clone(), session, kind.timeout()).await)
+        answered(self.client.post(format!("{endpoint}{path}"), body.clone(), session, timeout).await)
     }
 
     /// The session of the user, if there is one to be.

@@ -170,6 +170,8 @@ impl<E: Engine> Shares<E> {
                 Ok(Some(found)) if found != *expected => Ok(false),
                 Ok(Some(_)) | Err(_) => Err(unknown),
             },
+            // Another member may have removed it by the same request.
+            Ok(false) => Ok(self.engine.get(name).await?.is_none()),
             removed => removed,
         }
     }

@@ -153,6 +153,19 @@ async fn paused_member_gets_no_login() {
 }
 
 #[tokio::test]
+async fn swap_that_a_paused_member_holds_up_is_sent_to_another_one() {
+    let paused = HttpServer::start(|_| None).await;
+    let (running, _member) = member(Member::default()).await;
+    let (etcd, name) = (etcd(&[&paused, &running], None), name());
+    let (first, second) = (value("first"), value("second"));
+    assert!(etcd.swap(&name, None, Some(&first)).await.unwrap());
+    etcd.preferred.set(0);
+    assert!(etcd.swap(&name, Some(&first), Some(&second)).await.unwrap());
+    assert_eq!((paused.requests(TXN).len(), running.requests(TXN).len()), (1, 2));
+    assert_eq!(etcd.get(&name).await.unwrap(), Some(second));
+}
+
+#[tokio::test]
 async fn user_and_password_reach_etcd_as_they_are() {
     let (user, password) = ("o'brien \"$HOME\" ü\\", "pa$$ \"word\" 'é' \\ ✓ `id`");
     let (server, _member) = member(Member { session: Some(0), ..Member::default() }).await;
