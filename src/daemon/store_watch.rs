@@ -1,7 +1,6 @@
 //! Watches the store of shared runners: the change of another machine reaches a runner at once.
 
 #[cfg(test)]
-#[cfg(feature = "etcd")]
 mod tests;
 
 use std::collections::BTreeMap;
@@ -13,19 +12,20 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::supervisor::reached;
-
 use crate::engine::Config;
 use crate::error_chain::chain;
-use crate::lifecycle::sharing::look_interval;
+use crate::lifecycle::Fraction;
+use crate::lifecycle::sharing::{look_interval, watch_pause};
 use crate::model::{Credential, ShareName, SharedRunner};
+use crate::secret::random_bits;
 use crate::sharing::{self, AnyEngine, Shares, Stored};
 
 /// The store's value of a runner, as it was read or reported; or why it cannot be.
 #[derive(Clone, Debug)]
 pub(super) struct StoreReport {
     pub(super) seen: Result<Option<Rc<Stored>>, Rc<sharing::Error>>,
-    /// The store had that value at this time or later.
-    pub(super) at: Instant,
+    /// When the store was asked, if it was: it had that value then or later. A report of its watch can be late.
+    pub(super) read_at: Option<Instant>,
 }
 
 /// A report, and the runner that it is of.
@@ -96,6 +96,9 @@ impl StoreWatch {
         let Some((settings, shares)) = self.settings.as_ref().zip(shares) else { return };
         if settings.has_other_secrets(shares) {
             self.begin();
+        } else {
+            // What could not be used was taken back.
+            self.failure = None;
         }
     }
 
@@ -165,64 +168,78 @@ pub(super) async fn open_at_start(config: &Config) -> Result<Option<Shares<AnyEn
     config.open_store().await.or_else(|error| Shares::closed(error).map(Some))
 }
 
+/// A watch that has lasted for this long has ended in the ordinary way.
+const ORDINARY: Duration = Duration::from_secs(30);
+
 /// Reports each change of a value, and the value itself now and then: a server that is paused reports nothing.
 async fn watch(shares: Rc<Shares<AnyEngine>>, name: ShareName, changes: mpsc::UnboundedSender<StoreChange>) {
-    let mut interval = look_interval(None);
-    let mut reported: Option<(Instant, Option<SharedRunner>)> = None;
-    let mut report = |seen: Result<Option<Stored>, sharing::Error>, at: Instant, interval: &mut Duration| {
+    let mut reporter = Reporter { name, changes, life: None, reported: None };
+    let mut failures = 0;
+    loop {
+        let began = Instant::now();
+        let followed = follow(&shares, &mut reporter).await;
+        if followed.is_ok() && began.elapsed() >= ORDINARY {
+            failures = 0;
+        }
+        if let Err(error) = followed {
+            reporter.report(Err(error), Some(Instant::now()));
+        }
+        sleep(watch_pause(failures, reporter.life, Fraction::from_bits(random_bits()))).await;
+        failures = failures.saturating_add(1);
+    }
+}
+
+/// Reports what is new.
+struct Reporter {
+    name: ShareName,
+    changes: mpsc::UnboundedSender<StoreChange>,
+    /// The life of the token in the store, if there is one.
+    life: Option<Duration>,
+    /// The last value, and when it was reported.
+    reported: Option<(Instant, Option<SharedRunner>)>,
+}
+
+impl Reporter {
+    fn report(&mut self, seen: Result<Option<Stored>, sharing::Error>, read_at: Option<Instant>) {
         if let Ok(stored) = &seen {
-            let token = stored.as_ref().and_then(|stored| stored.runner.token.as_ref());
-            let life = token.map(|token| {
+            self.life = stored.as_ref().and_then(|stored| stored.runner.token.as_ref()).map(|token| {
                 let Credential { obtained_at, expiry, .. } = &token.credential;
                 let times = obtained_at.zip(expiry.at());
                 times.map_or(Duration::MAX, |(obtained_at, expires_at)| expires_at.since(obtained_at))
             });
-            *interval = look_interval(life);
         }
         let present = seen.as_ref().ok().map(|stored| stored.as_ref().map(|stored| stored.runner.clone()));
         let is_news = |(when, known): &(Instant, Option<SharedRunner>)| {
             when.elapsed() >= REPORT || Some(known) != present.as_ref()
         };
-        if !reported.as_ref().is_none_or(is_news) {
-            return *interval;
+        if !self.reported.as_ref().is_none_or(is_news) {
+            return;
         }
-        reported = present.map(|present| (Instant::now(), present));
-        // The daemon has ended.
+        self.reported = present.map(|present| (Instant::now(), present));
         let seen = seen.map(|stored| stored.map(Rc::new)).map_err(Rc::new);
-        let _ended = changes.send((name.clone(), StoreReport { seen, at }));
-        *interval
-    };
-    loop {
-        if let Err(error) = follow(&shares, &name, |stored, at| report(Ok(stored), at, &mut interval)).await {
-            report(Err(error), Instant::now(), &mut interval);
-        }
-        sleep(interval).await;
+        // The daemon has ended.
+        let _ended = self.changes.send((self.name.clone(), StoreReport { seen, read_at }));
     }
 }
 
-/// Follows a value until its watch ends, which says nothing of the store, or the store cannot be used. `report` returns how
-/// long to wait before the value is read again in any case.
-async fn follow(
-    shares: &Shares<AnyEngine>,
-    name: &ShareName,
-    mut report: impl FnMut(Option<Stored>, Instant) -> Duration,
-) -> Result<(), sharing::Error> {
-    let mut watch = shares.watch(name).await?;
-    let mut at = Instant::now();
-    let mut stored = shares.read(name).await?;
+/// Follows a value until its watch ends, which says nothing of the store, or the store cannot be used.
+async fn follow(shares: &Shares<AnyEngine>, reporter: &mut Reporter) -> Result<(), sharing::Error> {
+    let name = reporter.name.clone();
+    let mut watch = shares.watch(&name).await?;
+    let mut asked = Instant::now();
+    let mut seen = (shares.read(&name).await?, Some(asked));
     loop {
-        let interval = report(stored, at);
-        at = Instant::now() + interval;
-        stored = match timeout(interval, shares.next(name, &mut watch)).await {
-            Ok(Ok(next)) => {
-                at = Instant::now();
-                next
-            }
+        reporter.report(Ok(seen.0), seen.1);
+        seen = match timeout(look_interval(reporter.life), shares.next(&name, &mut watch)).await {
+            Ok(Ok(next)) => (next, None),
             Ok(Err(error)) => {
                 tracing::debug!(share = %name, error = chain(&error), "the watch of a shared runner has ended");
                 return Ok(());
             }
-            Err(_) => shares.read(name).await?,
+            Err(_) => {
+                asked = Instant::now();
+                (shares.read(&name).await?, Some(asked))
+            }
         };
     }
 }

@@ -732,7 +732,9 @@ fn nudged(state: State, now: Timestamp) -> State {
         }
         State::Failed(state) => State::Failed(Failed { look_again_at: now, ..state }),
         // The settling time is for the server and must pass. After it, only failed requests have put the question off.
-        State::Uncertain(state) if state.failures > 0 => State::Uncertain(Uncertain { ask_at: now, ..state }),
+        State::Uncertain(state) if state.failures > 0 && state.asked.is_none() => {
+            State::Uncertain(Uncertain { ask_at: now, ..state })
+        }
         State::Uncertain(_) | State::Retired { .. } => state,
     }
 }

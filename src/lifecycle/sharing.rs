@@ -78,11 +78,19 @@ pub fn is_store_refusal_proven(since_first: Duration) -> bool {
     since_first >= CONFIRM_STORE_REFUSAL
 }
 
-/// How often the store is read although it is watched, and how long after a failure it is watched again: often enough to
-/// hear of a new token long before it is old. Takes the life of the present one; `None` before there is one.
+/// How often the store is read although it is watched: often enough to hear of a new token long before it is old. Takes the life of the present one; `None` before there is one.
 #[must_use]
 pub fn look_interval(life: Option<Duration>) -> Duration {
     life.map_or(SHORTEST_LOOK, |life| (life / 40).clamp(SHORTEST_LOOK, LONGEST_LOOK))
+}
+
+/// The pause before a store is watched anew after this many watches in a row that failed or ended early: machines whose watch
+/// has ended together come back one after the other. Takes the life of the present token; `None` before there is one.
+#[must_use]
+pub fn watch_pause(failures: u32, life: Option<Duration>, chance: Fraction) -> Duration {
+    let longest = life.map_or(LONGEST_LOOK, |life| look_interval(Some(life)));
+    let pause = SHORTEST_LOOK.saturating_mul(2_u32.saturating_pow(failures)).min(longest);
+    pause / 2 + chance.of(pause / 2)
 }
 
 /// The pause before a contested write is tried again: machines that start together take turns by chance.

@@ -92,6 +92,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
     }
 
+    /// Reads the store before something is done that no swap fences. Returns whether it has answered.
+    pub async fn read_again(&self, name: &ShareName, runner: &mut Runner) -> bool {
+        // A value of another runner is an answer.
+        matches!(self.look(name, runner).await, Ok(()) | Err(Error::OtherShare { .. }))
+    }
+
     /// Reads the store, unless its watch has reported a value just now: then a rotation costs no machine a read. A swap tells
     /// whether that is still the value.
     async fn look_if_old(&self, name: &ShareName, runner: &mut Runner) -> Result<(), Error> {

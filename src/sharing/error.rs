@@ -43,7 +43,7 @@ pub enum Error {
         /// The right that it needs.
         right: String,
     },
-    /// The object has to be made by the one who installs the agent.
+    /// A person has to make the object when the agent is installed.
     #[error("there is no {object}")]
     Missing {
         /// The object.

@@ -17,6 +17,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::{Engine, Error, Value, Watch};
@@ -31,6 +32,10 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// The same for a connection, and while there is another member to ask: one that is paused holds up nothing for long.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a refused user and password are not sent again: etcd works on each password for up to a second. It is too short
+/// for a second refusal that would prove anything.
+const REFUSED_LOGIN: Duration = Duration::from_secs(3);
 
 /// The same for a login at a member that has just answered something else: it checks one password after the other, and
 /// machines that start together all have one.
@@ -50,7 +55,7 @@ mod code {
     pub(super) const UNAUTHENTICATED: u32 = 16;
 }
 
-/// Where etcd is, and who asks it.
+/// Where etcd is, and the credentials for it.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The addresses of its members.
@@ -83,31 +88,33 @@ struct Logins {
     turn: tokio::sync::Mutex<()>,
     /// How many have ended.
     ended: Cell<u64>,
-    /// What came of the last one.
-    last: RefCell<Option<Result<Session, Failure>>>,
+    /// What came of the last one, and when.
+    last: RefCell<Option<(Result<Session, Failure>, Instant)>>,
 }
 
 impl Logins {
     fn known(&self) -> Session {
-        self.last.borrow().as_ref()?.as_ref().ok()?.clone()
+        self.last.borrow().as_ref()?.0.as_ref().ok()?.clone()
     }
 
     /// Forgets a session that etcd does not accept any more, unless there is another one already.
     fn forget(&self, session: &Session) {
-        self.last.borrow_mut().take_if(|last| last.as_ref().is_ok_and(|last| last == session));
+        self.last.borrow_mut().take_if(|(last, _)| last.as_ref().is_ok_and(|last| last == session));
     }
 
     /// Logs in, or waits for the login under way, which then speaks for all that have waited for it.
     async fn one(&self, login: impl Future<Output = Result<Session, Failure>>) -> Result<Session, Failure> {
         let ended = self.ended.get();
         let _turn = self.turn.lock().await;
-        let last = self.last.borrow().clone().filter(|_| self.ended.get() != ended);
-        if let Some(last) = last {
-            return last;
+        if let Some((last, at)) = self.last.borrow().clone() {
+            let is_refused = matches!(last, Err(Failure::Refused { .. })) && at.elapsed() < REFUSED_LOGIN;
+            if is_refused || self.ended.get() != ended {
+                return last;
+            }
         }
         let result = login.await;
         self.ended.set(self.ended.get() + 1);
-        *self.last.borrow_mut() = Some(result.clone());
+        *self.last.borrow_mut() = Some((result.clone(), Instant::now()));
         result
     }
 }

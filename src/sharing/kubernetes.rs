@@ -1,7 +1,7 @@
 //! Kubernetes: a Secret per shared runner.
 //!
-//! The Secret is made by whoever installs the agent, so that its Role needs no right to create any. It is changed by a JSON
-//! patch that tests the whole value: the API server applies all of a patch or nothing.
+//! The Secret is made when the agent is installed, so that its Role needs no right to create any. It is changed by a JSON
+//! patch that tests the whole value, or the version of an object without one: the API server applies all of a patch or nothing.
 
 #[cfg(test)]
 mod tests;

@@ -25,6 +25,8 @@ struct State {
     is_stopped: bool,
     /// How many reads there were.
     reads: u32,
+    /// How many requests were not answered.
+    failures: u32,
     /// Whether this machine lacks a right.
     is_denied: bool,
 }
@@ -61,6 +63,17 @@ impl MemoryEngine {
         self.0.borrow_mut().is_denied = is_denied;
     }
 
+    /// How many requests were not answered.
+    pub fn failures(&self) -> u32 {
+        self.0.borrow().failures
+    }
+
+    /// All watches of a value end.
+    pub fn end_watches(&self, name: &ShareName) {
+        let value = self.value_of(name);
+        self.0.borrow_mut().values.insert(name.clone(), watch::Sender::new(value));
+    }
+
     /// The value as it is now.
     pub fn value_of(&self, name: &ShareName) -> Option<Value> {
         self.value(name).borrow().clone()
@@ -77,7 +90,9 @@ impl MemoryEngine {
             let (object, right) = ("a value".to_owned(), "the right to read".to_owned());
             Error::Denied { engine: "memory", act: "read", object, right }
         };
-        match &*self.0.borrow() {
+        let mut state = self.0.borrow_mut();
+        state.failures += u32::from(state.is_stopped || state.is_denied);
+        match &*state {
             State { is_stopped: true, .. } => Err(stopped()),
             State { is_denied: true, .. } => Err(denied()),
             State { .. } => Ok(()),
@@ -130,6 +145,7 @@ impl Engine for MemoryEngine {
     }
 
     async fn watch(&self, name: &ShareName) -> Result<MemoryWatch, Error> {
+        self.check()?;
         Ok(MemoryWatch(self.value(name).subscribe()))
     }
 }

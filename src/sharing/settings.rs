@@ -11,7 +11,7 @@ use crate::secret::{Digest, Password, SealingKey, Source, SourceError, Token};
 /// The store of shared runners (`[sharing]`); built by the room `settings`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The store, and who asks it.
+    /// The store, and the credentials for it.
     pub engine: EngineSettings,
     /// The key that tokens are sealed with before they leave the machine.
     pub encryption_key: Option<Source>,
@@ -19,7 +19,7 @@ pub struct Settings {
     pub recover: bool,
 }
 
-/// A store, and who asks it. Also of an engine that is not compiled in.
+/// A store, and the credentials for it. Also of an engine that is not compiled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EngineSettings {
     /// etcd.

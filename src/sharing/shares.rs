@@ -176,7 +176,7 @@ impl<E: Engine> Shares<E> {
         }
     }
 
-    /// Reads whatever is there by that name, also what is no runner: for a person, who may remove it.
+    /// Reads whatever is there by that name, also what is no runner: for a person, and to remove it.
     ///
     /// # Errors
     /// As [`Engine::get`].

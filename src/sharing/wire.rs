@@ -206,7 +206,7 @@ impl WireToken {
         };
         let token = match (self.text, key) {
             (WireText::Plain(text), None) => Token::parse(&text).map_err(foreign)?,
-            // Who can write into the store, but has no key, must not choose the token.
+            // A writer of the store without the key must not choose the token.
             (WireText::Plain(_), Some(_)) => return Err(Problem::Unsealed),
             (WireText::Sealed { key: with, .. }, None) => return Err(Problem::Sealed { with, own: None }),
             (WireText::Sealed { key: with, .. }, Some(key)) if with != key.fingerprint() => {

@@ -23,11 +23,11 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             RunnerCommand::Changed { file, unregistered } => self.reconcile(file, unregistered).await,
             RunnerCommand::SecretsChanged(secrets) => self.look_at_secrets(secrets),
             RunnerCommand::Settings(config, secrets) => self.take_settings(config, secrets).await,
-            RunnerCommand::Store(StoreReport { seen: Ok(stored), at }) => {
-                self.compare_with_store(stored.as_deref(), at)
+            RunnerCommand::Store(StoreReport { seen: Ok(stored), read_at }) => {
+                self.compare_with_store(stored.as_deref(), read_at);
             }
-            RunnerCommand::Store(StoreReport { seen: Err(error), at }) => {
-                if !self.driver.runner.is_outdated_report(at) {
+            RunnerCommand::Store(StoreReport { seen: Err(error), read_at }) => {
+                if !self.driver.runner.is_outdated_report(read_at) {
                     self.driver.runner.note_store_failure(&error);
                 }
             }
@@ -54,8 +54,8 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     }
 
     /// What another machine has written is verified now. A registration that waits for another machine goes on.
-    fn compare_with_store(&mut self, stored: Option<&Stored>, at: Instant) {
-        if self.driver.runner.take_report(stored, at) {
+    fn compare_with_store(&mut self, stored: Option<&Stored>, read_at: Option<Instant>) {
+        if self.driver.runner.take_report(stored, read_at) {
             self.enter(Outcome::Nudged);
         }
     }

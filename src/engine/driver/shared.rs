@@ -28,6 +28,17 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     /// Does what a verification has found.
     pub(super) async fn follow(&mut self, follow_up: FollowUp, found: StepReport) -> StepReport {
         let step = found.step;
+        // The value may have been that of a watch which is late.
+        let Some(name) = self.share() else { return found };
+        let engine = Rc::clone(&self.engine);
+        let has_answered = engine.ops.read_again(&name, &mut self.runner).await;
+        let is_due = match &follow_up {
+            FollowUp::GiveWay(_) => self.runner.gives_way(),
+            FollowUp::Rotate => self.runner.must_rotate(engine.ops.system_id()),
+        };
+        if !(has_answered && is_due) {
+            return found;
+        }
         match follow_up {
             FollowUp::Rotate if matches!(found.outcomes.first(), Some(Outcome::Rotated(_))) => found,
             FollowUp::Rotate => self.rotate_at_once(step, found).await,
@@ -71,7 +82,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
                 if registration.as_ref().is_err_and(|error| error.outcome() == Outcome::Refused) {
                     if must_rotate {
                         // The last machine has deleted the runner, and could not say so any more.
-                        ops.clear_deleted(name, runner).await?;
+                        ops.clear_deleted(name, runner, &inquiry).await?;
                         return Err(ops::Error::SharedElsewhere(runner.label().to_owned()));
                     }
                     ops.take_over_dead(name, runner, inquiry.now.at).await?;

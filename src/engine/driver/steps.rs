@@ -288,7 +288,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         Ok(Some(AccessToken { token: given.token.clone(), tls: tls.clone() }))
     }
 
-    /// Withholds a reset that nobody asked for if another machine uses the token too: that one would be shut out.
+    /// Withholds a reset that was not asked for if another machine uses the token too: that one would be shut out.
     async fn withhold(&mut self, step: Step) -> Option<StepReport> {
         let policy = self.config.policy_of(&self.runner);
         let is_decided =

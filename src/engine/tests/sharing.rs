@@ -98,7 +98,7 @@ impl Fleet {
             // A store that does not answer reports nothing.
             let at = tokio::time::Instant::now();
             if let Ok(stored) = shares.read(&name()).await
-                && driver.runner.take_report(stored.as_ref(), at)
+                && driver.runner.take_report(stored.as_ref(), Some(at))
             {
                 driver.enter(Outcome::Nudged);
             }
@@ -348,7 +348,7 @@ async fn last_machine_does_not_delete_the_runner_under_a_copy_of_itself() {
     let hearing = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let (at, stored) = (tokio::time::Instant::now(), shares.read(&name()).await.unwrap());
-        assert!(copy.runner.take_report(stored.as_ref(), at));
+        assert!(copy.runner.take_report(stored.as_ref(), Some(at)));
         copy.enter(Outcome::Nudged);
         let plan = copy.plan().unwrap();
         copy.step(plan, std::future::pending()).await
@@ -370,7 +370,7 @@ async fn machine_that_has_watched_a_rotation_reads_the_store_no_more() {
     let (at, stored) = (tokio::time::Instant::now(), fleet.shares().read(&name()).await.unwrap());
     let reads = fleet.store.reads();
     let driver = &mut fleet.machines[1].driver;
-    assert!(driver.runner.take_report(stored.as_ref(), at));
+    assert!(driver.runner.take_report(stored.as_ref(), Some(at)));
     driver.enter(Outcome::Nudged);
     let plan = driver.plan().unwrap();
     let report = driver.step(plan, std::future::pending()).await;
@@ -388,7 +388,7 @@ async fn report_that_is_older_than_what_a_step_has_read_is_no_news() {
     fleet.pass(LIFE * 4 / 5, &[1]).await;
     assert_ne!(fleet.current(), before);
     let runner = &mut fleet.machines[0].driver.runner;
-    assert!(!runner.take_report(stored.as_ref(), at));
+    assert!(!runner.take_report(stored.as_ref(), Some(at)));
     let report = runner.sharing(None, Timestamp::from_millis(0)).unwrap();
     assert_eq!(report.generation, Some(2));
 }
@@ -413,6 +413,41 @@ async fn machine_that_joins_while_the_last_one_leaves_rotates_the_token_first() 
     assert_ne!(fleet.current(), before);
     assert_eq!(fleet.machines[joined].disk.tokens(), [fleet.current()]);
     assert_eq!(fleet.stored().await.leaving, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_refusal_does_not_take_the_token_of_a_runner_that_was_left_out_of_the_store() {
+    let mut fleet = Fleet::new();
+    fleet.config.shutdown.unregister_shared = UnregisterShared::Last;
+    fleet.add().await;
+    fleet.pass(Duration::from_secs(60), &[]).await;
+    let before = fleet.current();
+    // Its host dies before the deletion.
+    fleet.server.inject("delete_runner", Fault::Fail(Disposition::Unknown { retry_after: None }));
+    let driver = &mut fleet.machines[0].driver;
+    let plan = crate::lifecycle::Plan { step: Step::Unregister, ..driver.plan().unwrap() };
+    driver.step(plan, std::future::pending()).await;
+    let joined = fleet.add().await;
+    fleet.pass(Duration::from_secs(80), &[0]).await;
+    // A replica that lags.
+    fleet.server.inject("verify", Fault::Fail(Disposition::Refused));
+    fleet.pass(Duration::from_secs(600), &[0]).await;
+    assert_eq!(fleet.server.runners().len(), 1, "no second runner was made");
+    assert_ne!(fleet.current(), before);
+    assert_eq!(fleet.machines[joined].disk.tokens(), [fleet.current()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn late_report_of_a_watch_does_not_bring_a_former_token_back() {
+    let mut fleet = Fleet::with(2).await;
+    fleet.pass(Duration::from_secs(60), &[]).await;
+    let late = fleet.shares().read(&name()).await.unwrap();
+    let before = fleet.current();
+    fleet.pass(LIFE * 4 / 5, &[1]).await;
+    assert_ne!(fleet.current(), before);
+    let runner = &mut fleet.machines[0].driver.runner;
+    assert!(!runner.take_report(late.as_ref(), None));
+    assert!(runner.take_report(late.as_ref(), Some(tokio::time::Instant::now())), "a read says that it was restored");
 }
 
 #[tokio::test(start_paused = true)]

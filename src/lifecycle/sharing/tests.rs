@@ -228,3 +228,14 @@ fn one_refusal_by_the_store_proves_nothing() {
         assert_eq!(is_store_refusal_proven(Duration::from_secs(secs)), is_proven, "{secs}");
     }
 }
+
+#[test]
+fn store_that_fails_is_asked_less_and_less() {
+    let secs = Duration::from_secs;
+    let pauses = |life| {
+        (0..8).map(move |failures| watch_pause(failures, life, Fraction::from_bits(u32::MAX)).as_secs_f64().round())
+    };
+    assert_eq!(pauses(None).collect::<Vec<_>>(), [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]);
+    assert_eq!(pauses(Some(secs(160))).collect::<Vec<_>>(), [1.0, 2.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0]);
+    assert_eq!(watch_pause(u32::MAX, None, Fraction::ZERO), secs(15));
+}

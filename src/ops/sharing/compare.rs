@@ -35,7 +35,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             is_pending_overdue: pending.is_some_and(|(_, since)| since.elapsed() >= self.pending_wait(left)),
             is_foreign: memory.runner().is_some_and(|stored| runner.is_of_another_share(stored)),
         };
-        let held: Vec<_> = runner.held.candidates.iter().rev().map(|candidate| candidate.token.digest()).collect();
+        let held: Vec<_> = runner.own_candidates().rev().map(|candidate| candidate.token.digest()).collect();
         let shared = runner.record.shared.as_ref();
         let journal = match is_begun {
             true => Journal::Begun,

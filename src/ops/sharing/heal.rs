@@ -1,7 +1,7 @@
 //! A new token for a dead shared runner, because a person asks for it.
 
 use super::Announced;
-use crate::model::{Candidate, ShareName, SharedChange};
+use crate::model::{ShareName, SharedChange};
 use crate::ops::{Disk, Error, Inquiry, Ops, Runner, Server};
 
 impl<S: Server, D: Disk> Ops<S, D> {
@@ -22,10 +22,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if runner.note_lineage(name) {
             self.save_record(runner).await?;
         }
-        let (own, id) = (runner.digest(), runner.record.named_id());
-        // Entries can have held other runners' tokens.
-        let may_be_ours = |candidate: &&Candidate| candidate.id.zip(id).is_none_or(|(theirs, ours)| theirs == ours);
-        let held: Vec<_> = runner.held.candidates.iter().filter(may_be_ours).map(|it| it.token.digest()).collect();
+        let own = runner.digest();
+        let held: Vec<_> = runner.own_candidates().map(|candidate| candidate.token.digest()).collect();
         for token in held.into_iter().filter(|token| Some(*token) != own) {
             if !self.ask_shared(runner, token, inquiry).await? {
                 return Err(Error::Unjudged(runner.label().to_owned()));

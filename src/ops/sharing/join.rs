@@ -9,7 +9,8 @@ use crate::error_chain::chain;
 use crate::lifecycle::Fraction;
 use crate::lifecycle::sharing as rules;
 use crate::model::{
-    Member, Origin, RunnerId, ShareName, SharedChange, SharedPending, SharedRunner, SharedToken, SystemId, Timestamp,
+    Claim, Finding, Member, Origin, RunnerId, ShareName, SharedChange, SharedPending, SharedRunner, SharedToken,
+    SystemId, Timestamp,
 };
 use crate::ops::{Disk, Enrollment, Error, Identity, Inquiry, Ops, RegistrationSource, Runner, Server, random_bits};
 use crate::secret::Source;
@@ -184,7 +185,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let Some(SharedToken { credential, lineage }) = stored.token.clone() else { return Ok(()) };
         let id = stored.id;
         runner.take(credential, now);
-        // Whoever can write into the store could name any runner, unless the value is sealed.
+        // A writer of the store without the key could name any runner, unless the value is sealed.
         let confirmed_id = id.filter(|_| self.shares().is_some_and(|shares| shares.is_sealed()));
         (runner.record.id, runner.record.confirmed_id, runner.record.origin) = (id, confirmed_id, Origin::Given);
         let shared = runner.share(name);
@@ -319,11 +320,23 @@ impl<S: Server, D: Disk> Ops<S, D> {
         false
     }
 
-    /// The last machine has deleted the runner, and has left its value.
+    /// GitLab refuses the token of a runner that the last machine was about to delete. Once that is proven, its value goes.
     ///
     /// # Errors
     /// As [`Ops::announce`].
-    pub async fn clear_deleted(&self, name: &ShareName, runner: &mut Runner) -> Result<(), Error> {
+    pub async fn clear_deleted(
+        &self,
+        name: &ShareName,
+        runner: &mut Runner,
+        inquiry: &Inquiry<'_>,
+    ) -> Result<(), Error> {
+        let Some(token) = runner.stored_digest() else { return Ok(()) };
+        let known = runner.memory().deleted.filter(|(deleted, _)| *deleted == token).map(|(_, finding)| finding);
+        let refused = Finding::added(known, Claim::Refused, inquiry.answered());
+        runner.memory().deleted = Some((token, refused));
+        if !refused.proves(2, rules::confirm_after(inquiry.timing, None), &inquiry.answered()) {
+            return Ok(());
+        }
         let own = self.system_id().clone();
         self.swap_shared(name, runner, |next| {
             (next.token, next.id, next.pending, next.leaving) = (None, None, None, None);

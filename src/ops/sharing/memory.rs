@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use crate::lifecycle::sharing::Shown;
 use crate::model::{
-    Claim, Finding, Lineage, Link, RecordedShare, RunnerId, Sender, ServerUrl, ShareName, SharedPending, SharedRunner,
-    SharedToken, Stamp,
+    Candidate, Claim, Finding, Lineage, Link, RecordedShare, RunnerId, Sender, ServerUrl, ShareName, SharedPending,
+    SharedRunner, SharedToken, Stamp,
 };
 use crate::ops::Runner;
 use crate::secret::Digest;
@@ -20,7 +20,7 @@ pub(in crate::ops) struct StoreMemory {
     pub(super) name: Option<ShareName>,
     /// The value as it was last read or written; `None` inside for none.
     pub(super) seen: Option<Option<Box<Stored>>>,
-    /// The store had that value at this time or later.
+    /// When the store was asked for it, or its watch has reported it.
     pub(super) as_of: Option<Instant>,
     /// The pending change in it, and since when it is the same.
     pub(super) pending: Option<(SharedPending, Instant)>,
@@ -30,6 +30,8 @@ pub(in crate::ops) struct StoreMemory {
     pub(super) accepted: BTreeMap<Digest, Stamp>,
     /// Whether GitLab has accepted the store's token as that of another runner.
     pub(super) is_anothers: bool,
+    /// The refusals of a token whose runner the last machine was about to delete.
+    pub(super) deleted: Option<(Digest, Finding)>,
     /// Why the store cannot be used at present.
     pub(super) problem: Option<String>,
     /// Whether a person has to end that.
@@ -86,6 +88,13 @@ impl Runner {
         self.stored_token().map(|token| token.lineage.token())
     }
 
+    /// The candidates that may be tokens of this runner, oldest first: entries can have held those of other runners.
+    pub(super) fn own_candidates(&self) -> impl DoubleEndedIterator<Item = &Candidate> {
+        let id = self.record.named_id();
+        let may_be_ours = move |it: &&Candidate| it.id.zip(id).is_none_or(|(theirs, ours)| theirs == ours);
+        self.held.candidates.iter().filter(may_be_ours)
+    }
+
     /// Whether the store was not told yet of the token that this machine has: it may be the only one that is good.
     #[must_use]
     pub fn is_untold(&self) -> bool {
@@ -99,25 +108,33 @@ impl Runner {
     /// Takes a value that the store has reported. Returns whether that calls for a verification, or for another attempt to
     /// register: members come and go without either.
     ///
-    /// `at` is when the store had that value, or later. A report that had to wait behind a step of the runner can be older
-    /// than what the step has read.
-    pub fn take_report(&mut self, stored: Option<&Stored>, at: Instant) -> bool {
-        if self.is_outdated_report(at) {
+    /// `read_at` is when the store was asked; `None` is a report of its watch. A report can be older than what a step of the
+    /// runner has read: it had to wait behind the step, or the watch is late. A watch is not believed that the store has a
+    /// token that was replaced: if it was restored, a read says so.
+    pub fn take_report(&mut self, stored: Option<&Stored>, read_at: Option<Instant>) -> bool {
+        if self.is_outdated_report(read_at) || read_at.is_none() && self.is_former(stored) {
             return false;
         }
         let has_token = self.record.credential.is_some();
         let known = self.store.as_ref().filter(|memory| memory.seen.is_some()).map(|memory| memory.essence(has_token));
-        let has_recovered = self.see(stored.cloned().map(Box::new), at);
+        let has_recovered = self.see(stored.cloned().map(Box::new), read_at.unwrap_or_else(Instant::now));
         has_recovered || self.is_untold() || known != self.store.as_ref().map(|memory| memory.essence(has_token))
     }
 
     /// Whether the store has answered a later question since.
     #[must_use]
-    pub fn is_outdated_report(&self, at: Instant) -> bool {
-        self.store.as_ref().and_then(|memory| memory.as_of).is_some_and(|as_of| at < as_of)
+    pub fn is_outdated_report(&self, read_at: Option<Instant>) -> bool {
+        read_at.zip(self.store.as_ref().and_then(|memory| memory.as_of)).is_some_and(|(at, as_of)| at < as_of)
     }
 
-    /// Takes what the store had at this time or later. Returns whether it could not be used before.
+    /// Whether the token of this value was replaced by that of the value which was seen.
+    fn is_former(&self, stored: Option<&Stored>) -> bool {
+        let reported = stored.and_then(|stored| stored.runner.token.as_ref()).map(|token| token.lineage.newest());
+        let seen = self.stored_token().map(|token| &token.lineage);
+        reported.zip(seen).is_some_and(|(reported, seen)| reported != seen.newest() && seen.has(reported))
+    }
+
+    /// Takes what the store had at this time or later, unless its watch is late. Returns whether it could not be used before.
     pub(super) fn see(&mut self, stored: Option<Box<Stored>>, at: Instant) -> bool {
         let pending = stored.as_ref().and_then(|stored| stored.runner.pending.clone());
         let memory = self.memory();

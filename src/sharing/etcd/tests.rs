@@ -128,7 +128,12 @@ async fn failed_login_speaks_for_all_that_have_waited_for_it() {
         assert!(matches!(error, Error::Unauthenticated { .. }), "{error:?}");
     }
     assert_eq!(server.requests(LOGIN).len(), 1);
-    // The next request tries again: the password may be right by then.
+    assert!(etcd.get(&name).await.is_err());
+    assert_eq!(server.requests(LOGIN).len(), 1);
+    // A later request tries again: the password may be right by then.
+    if let Some((_, at)) = etcd.logins.last.borrow_mut().as_mut() {
+        *at -= REFUSED_LOGIN;
+    }
     assert!(etcd.get(&name).await.is_err());
     assert_eq!(server.requests(LOGIN).len(), 2);
 }

@@ -1,7 +1,7 @@
 //! A person heals a shared runner.
 
 use super::*;
-use crate::model::{Sender, SharedChange, SharedPending, SharedRunner};
+use crate::model::{Candidate, CandidateSource, Sender, SharedChange, SharedPending, SharedRunner};
 
 /// Longer than a command waits for a refusal to be confirmed, and for another machine.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -50,6 +50,30 @@ async fn dead_shared_runner_gets_a_new_token_without_a_reason_in_the_store() {
     fleet.pass(Duration::from_secs(60), &[]).await;
     fleet.assert_all_hold_the_servers_token();
     assert_eq!(fleet.count("reset_by_id"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn token_of_another_runner_that_the_machine_keeps_does_not_stop_the_healing() {
+    let mut fleet = Fleet::with(2).await;
+    fleet.pass(Duration::from_secs(60), &[]).await;
+    let (other, credential) = fleet.server.add_runner();
+    let key = fleet.machines[0].driver.runner.record.key.clone();
+    let kept = Candidate {
+        token: credential.token,
+        source: CandidateSource::Found,
+        noted_at: fleet.machines[0].driver.now(),
+        obtained_at: None,
+        expiry: credential.expiry,
+        id: Some(other),
+        origin: None,
+        refused: None,
+    };
+    fleet.machines[0].disk.state().held.entry(key).or_default().candidates.push(kept);
+    fleet.lose_token();
+    let (drive, _) = fleet.heal(0, Some("glpat-access")).await;
+    assert!(matches!(drive.outcome(), Some(Outcome::Rotated(_))), "{drive:?}");
+    fleet.server.remove_runner(other);
+    assert_eq!(fleet.stored().await.token.unwrap().credential.token, fleet.current());
 }
 
 #[tokio::test(start_paused = true)]
