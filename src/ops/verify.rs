@@ -384,14 +384,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner: &mut Runner,
         inquiry: &Inquiry<'_>,
     ) -> Result<Option<Completed>, Error> {
-        let RegistrationSource::Given(source) = &enrollment.source else { return Ok(None) };
-        let token = match source.read() {
+        let RegistrationSource::Given(_) = &enrollment.source else { return Ok(None) };
+        let token = match enrollment.source.read() {
             Ok(token) => token,
             Err(error) => {
                 tracing::warn!(
                     runner = runner.label(),
                     error = chain(&error),
-                    "cannot read the given token: keeping the previous one"
+                    "cannot use the given token: keeping the previous one"
                 );
                 return Ok(None);
             }

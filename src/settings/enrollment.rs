@@ -44,7 +44,7 @@ pub fn enrollment(draft: Draft, environment: &Environment) -> Result<(Enrollment
     let enrollment = draft.validate(KeyRule::ServerAndName, environment, &[], &mut findings);
     match findings.diagnostics.into_result(enrollment)? {
         Some(enrollment) => Ok((enrollment, findings.warnings)),
-        None => Err(Diagnostic { place, message: "the description of the runner is incomplete".to_owned() }.into()),
+        None => Err(Diagnostic::new(place, "the description of the runner is incomplete").into()),
     }
 }
 
@@ -145,6 +145,7 @@ impl Draft {
         }
         let url = self.server_url(&mut findings.diagnostics);
         let source = self.source(url.as_ref(), servers, &mut findings.diagnostics);
+        let source = source.filter(|source| self.check_class(source, key_rule, &mut findings.diagnostics));
         let parameters = self.parameters(&name, &mut findings.diagnostics);
         let parameters = self.only_for_registration(parameters, source.as_ref(), findings);
         let key = self.runner_key(key_rule, url.as_ref(), environment, &mut findings.diagnostics);
@@ -249,6 +250,21 @@ impl Draft {
                 None
             }
         }
+    }
+
+    /// Checks that the secret can be what it is used as. The daemon reads files only when it uses them: one with a wrong token
+    /// must not keep the other runners from being served.
+    fn check_class(&self, source: &RegistrationSource, key_rule: KeyRule, diagnostics: &mut Diagnostics) -> bool {
+        match (source.secret(), key_rule) {
+            (Source::Value { .. }, _) | (_, KeyRule::ServerAndName) => {}
+            (Source::File(_) | Source::Credential { .. }, KeyRule::Name) => return true,
+        }
+        // An unreadable one is reported when it is used.
+        let Ok(token) = source.secret().read() else { return true };
+        let Err(wrong) = source.purpose().check(&token) else { return true };
+        let place = place(&self.create).or(place(&self.registration_token)).or(place(&self.token));
+        diagnostics.add_wrong_class(place.unwrap_or(&self.place), wrong);
+        false
     }
 
     fn parameters(&self, name: &str, diagnostics: &mut Diagnostics) -> RegisterParameters {

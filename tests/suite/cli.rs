@@ -9,6 +9,7 @@ mod register;
 mod rotate;
 mod shared;
 mod shared_tokens;
+mod token_classes;
 mod unregister;
 mod upgrade;
 mod verify;
