@@ -22,6 +22,7 @@ mod headers;
 mod http_clients;
 mod json_client;
 mod lenient;
+mod other_address;
 mod parameters;
 mod refusal;
 mod rights;

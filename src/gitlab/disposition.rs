@@ -80,6 +80,7 @@ impl ErrorKind {
             | Self::Tls
             | Self::ProxyAuthentication
             | Self::Redirect
+            | Self::WrongAddress
             | Self::ReadOnly
             | Self::Locked
             | Self::PreconditionFailed
@@ -126,6 +127,7 @@ impl ErrorKind {
             self,
             Self::ProxyAuthentication
                 | Self::Redirect
+                | Self::WrongAddress
                 | Self::TooLarge
                 | Self::NotGitlab
                 | Self::UnexpectedAnswer

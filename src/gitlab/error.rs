@@ -201,7 +201,10 @@ impl fmt::Display for Error {
         write!(formatter, "cannot {} at {host}: ", endpoint.action())?;
         let summary = failure.kind.summary(*endpoint);
         match (&failure.detail, failure.kind) {
-            (Some(detail), ErrorKind::LocalFile | ErrorKind::ProxySetting | ErrorKind::Tls) => {
+            (
+                Some(detail),
+                ErrorKind::LocalFile | ErrorKind::ProxySetting | ErrorKind::Tls | ErrorKind::WrongAddress,
+            ) => {
                 formatter.write_str(detail)?;
             }
             (Some(detail), _) => write!(formatter, "{summary}, {detail}")?,

@@ -35,6 +35,8 @@ named_enum! {
         TooLarge = "too_large",
         /// A redirect; redirects are never followed.
         Redirect = "redirect",
+        /// GitLab answers at another address of the host.
+        WrongAddress = "wrong_address",
         /// Not an answer of GitLab's API: a page, a portal, a firewall, or JSON with a text that GitLab does not send.
         NotGitlab = "not_gitlab",
         /// A success status with a body that does not answer the call.

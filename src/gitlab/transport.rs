@@ -18,6 +18,7 @@ use crate::secret::Token;
 use super::endpoint::TokenKind;
 use super::error::CallFailure;
 use super::error_body::ErrorBody;
+use super::other_address::OtherAddresses;
 use super::tls_checks::TlsChecks;
 use super::{Config, ErrorKind, Exchange, headers};
 
@@ -26,6 +27,7 @@ pub(super) struct Transport {
     config: Arc<Config>,
     tls: TlsChecks,
     hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
+    other_addresses: OtherAddresses,
 }
 
 /// One request to send.
@@ -64,7 +66,7 @@ impl Transport {
     pub(super) fn new(config: Config) -> Self {
         let config = Arc::new(config);
         let tls = TlsChecks::new(Arc::clone(&config));
-        Self { config, tls, hosts: Mutex::default() }
+        Self { config, tls, hosts: Mutex::default(), other_addresses: OtherAddresses::default() }
     }
 
     /// Notifies the observer, if there is one.
@@ -98,6 +100,10 @@ impl Transport {
     /// flight continue.
     pub(super) fn forget_tls(&self) {
         self.tls.forget();
+    }
+
+    pub(super) fn other_addresses(&self) -> &OtherAddresses {
+        &self.other_addresses
     }
 
     pub(super) fn in_flight_per_host(&self) -> usize {

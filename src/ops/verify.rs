@@ -391,7 +391,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 tracing::warn!(
                     runner = runner.label(),
                     error = chain(&error),
-                    "cannot use the given token: keeping the previous one"
+                    "cannot read the given token: keeping the previous one"
                 );
                 return Ok(None);
             }

@@ -143,7 +143,7 @@ impl Draft {
         {
             findings.diagnostics.add(&given.place, "the name is blank or has control characters");
         }
-        let url = self.server_url(&mut findings.diagnostics);
+        let url = self.server_url(findings);
         let source = self.source(url.as_ref(), servers, &mut findings.diagnostics);
         let source = source.filter(|source| self.check_class(source, key_rule, &mut findings.diagnostics));
         let parameters = self.parameters(&name, &mut findings.diagnostics);
@@ -203,13 +203,21 @@ impl Draft {
             .ok()
     }
 
-    fn server_url(&self, diagnostics: &mut Diagnostics) -> Option<ServerUrl> {
+    fn server_url(&self, findings: &mut Findings) -> Option<ServerUrl> {
+        let diagnostics = &mut findings.diagnostics;
         let Some(url) = &self.url else {
             diagnostics.add(&self.place, format!("no server URL: set {}", self.field_names().url));
             return None;
         };
-        let parsed = url.value.as_ref()?.parse();
-        parsed.inspect_err(|error| diagnostics.add(&url.place, format!("invalid server URL: {error}"))).ok()
+        let text = url.value.as_ref()?;
+        let parsed = text.parse::<ServerUrl>();
+        let parsed =
+            parsed.inspect_err(|error| diagnostics.add(&url.place, format!("invalid server URL: {error}"))).ok()?;
+        if ServerUrl::is_of_api(text) {
+            let place = &url.place;
+            findings.warnings.push(format!("{place}: `/api/v4` is not part of the server URL; {parsed} is used"));
+        }
+        Some(parsed)
     }
 
     fn source(

@@ -1,5 +1,6 @@
 //! Commands as users and scripts run them.
 
+mod addresses;
 mod beside_daemon;
 mod first_api;
 mod fleet;
