@@ -26,6 +26,7 @@ mod other_address;
 mod parameters;
 mod refusal;
 mod rights;
+mod scheme;
 mod tls;
 mod tls_checks;
 mod transport;

@@ -77,6 +77,8 @@ impl ErrorKind {
             | Self::TlsIssuer
             | Self::TlsExpired
             | Self::TlsClientCertificate
+            | Self::HttpExpected
+            | Self::HttpsExpected
             | Self::Tls
             | Self::ProxyAuthentication
             | Self::Redirect
@@ -125,7 +127,8 @@ impl ErrorKind {
     pub(super) fn is_understood(self) -> bool {
         !matches!(
             self,
-            Self::ProxyAuthentication
+            Self::HttpsExpected
+                | Self::ProxyAuthentication
                 | Self::Redirect
                 | Self::WrongAddress
                 | Self::TooLarge
@@ -148,6 +151,7 @@ impl ErrorKind {
                 | Self::TlsIssuer
                 | Self::TlsExpired
                 | Self::TlsClientCertificate
+                | Self::HttpExpected
                 | Self::Tls
         )
     }

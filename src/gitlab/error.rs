@@ -146,8 +146,9 @@ impl Error {
     #[must_use]
     pub fn may_have_reached_rails(&self) -> bool {
         let kind = self.kind();
-        let was_turned_away = matches!(kind, ErrorKind::Redirect | ErrorKind::ProxyAuthentication)
-            || (!self.is_understood() && self.status().is_some_and(is_client_error));
+        let was_turned_away =
+            matches!(kind, ErrorKind::Redirect | ErrorKind::ProxyAuthentication | ErrorKind::HttpsExpected)
+                || (!self.is_understood() && self.status().is_some_and(is_client_error));
         kind.is_after_sending() && !was_turned_away
     }
 

@@ -23,6 +23,10 @@ named_enum! {
         TlsExpired = "tls_expired",
         /// The server requires a client certificate, or rejects the one it was sent.
         TlsClientCertificate = "tls_client_certificate",
+        /// The server speaks http on a port that was addressed by https.
+        HttpExpected = "http_expected",
+        /// The server speaks https on a port that was addressed by http.
+        HttpsExpected = "https_expected",
         /// The TLS handshake failed for another reason.
         Tls = "tls",
         /// The proxy requires a password (407).

@@ -18,6 +18,8 @@ impl ErrorKind {
             Self::TlsIssuer => "the server's certificate is from an unknown issuer",
             Self::TlsExpired => "the server's certificate has expired or is not valid yet",
             Self::TlsClientCertificate => "the server requires a client certificate, or rejects this one",
+            Self::HttpExpected => "the server speaks http on this port, not https",
+            Self::HttpsExpected => "the server speaks https on this port, not http",
             Self::Tls => "cannot set up an encrypted connection",
             Self::ProxyAuthentication => "the proxy requires a user name and password",
             Self::Timeout => "the request timed out",
@@ -62,6 +64,8 @@ impl ErrorKind {
             Self::TlsClientCertificate => {
                 "set `tls-cert-file` and `tls-key-file` to the client certificate and its key"
             }
+            Self::HttpExpected => "set `url` to the port on which GitLab speaks https, or to http://",
+            Self::HttpsExpected => "set `url` to https://",
             Self::Tls => "check that the server speaks https on this port",
             Self::LocalFile if endpoint.needs_access_token() => {
                 "check the TLS files of the [[server]] in agent.toml, those of the flags, and those in the `certs` directory"

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
-use rustls::{AlertDescription, CertificateError};
+use rustls::{AlertDescription, CertificateError, InvalidMessage};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
@@ -20,7 +20,7 @@ use super::error::CallFailure;
 use super::error_body::ErrorBody;
 use super::other_address::OtherAddresses;
 use super::tls_checks::TlsChecks;
-use super::{Config, ErrorKind, Exchange, headers};
+use super::{Config, ErrorKind, Exchange, headers, scheme};
 
 /// All connections of a client.
 pub(super) struct Transport {
@@ -92,8 +92,22 @@ impl Transport {
         if let Some(token) = outgoing.access_token {
             request = request.header(HeaderName::from_static("private-token"), sensitive(token)?);
         }
-        let response = request.send().await.map_err(not_answered)?;
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => return Err(self.with_scheme(outgoing.site, not_answered(error)).await),
+        };
         received(response, outgoing.max_answer_bytes, outgoing.keeps_cut_success).await
+    }
+
+    /// Tells an alert of TLS, which is the answer of an https port to plain http, from an answer that was lost.
+    async fn with_scheme(&self, site: &Site, failure: CallFailure) -> CallFailure {
+        let is_direct = self.config.proxies.http.is_none();
+        let is_no_http = failure.source.as_deref().is_some_and(|error| is_no_http(error));
+        let is_suspect = failure.kind == ErrorKind::ConnectionLost && is_no_http && is_direct && !site.url.is_https();
+        if is_suspect && scheme::speaks_tls(&site.url, self.config.connect_timeout).await {
+            return CallFailure { kind: ErrorKind::HttpsExpected, source: None, ..failure };
+        }
+        failure
     }
 
     /// Drops everything built from TLS files and the system's authorities, including idle connections. Requests in
@@ -201,7 +215,21 @@ fn not_answered(error: reqwest::Error) -> CallFailure {
         _ if error.is_timeout() => ErrorKind::Timeout,
         _ => ErrorKind::ConnectionLost,
     };
-    CallFailure::new(kind).with_source(error)
+    let failure = CallFailure::new(kind);
+    // The cause is only that of the handshake.
+    if kind == ErrorKind::HttpExpected { failure } else { failure.with_source(error) }
+}
+
+/// Whether the answer was not one of HTTP: what hyper says about its first line.
+fn is_no_http(error: &(dyn StdError + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.to_string().starts_with("invalid HTTP") {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Finds the TLS error among an error's causes.
@@ -221,6 +249,7 @@ fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
 fn tls_kind(error: &rustls::Error) -> ErrorKind {
     match error {
         rustls::Error::InvalidCertificate(error) => certificate_kind(error),
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => ErrorKind::HttpExpected,
         rustls::Error::AlertReceived(
             AlertDescription::AccessDenied
             | AlertDescription::BadCertificate

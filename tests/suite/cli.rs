@@ -8,6 +8,7 @@ mod help;
 mod list;
 mod register;
 mod rotate;
+mod schemes;
 mod shared;
 mod shared_tokens;
 mod token_classes;
