@@ -22,9 +22,12 @@ mod headers;
 mod http_clients;
 mod json_client;
 mod lenient;
+mod other_address;
 mod parameters;
+mod proxy;
 mod refusal;
 mod rights;
+mod scheme;
 mod tls;
 mod tls_checks;
 mod transport;
@@ -39,7 +42,9 @@ pub use answer::{Answer, AnswerText, Registered, Reset, Shape, Verified};
 pub use client::Client;
 #[cfg(any(test, fuzzing))]
 pub use client::fuzzing;
-pub use config::{CONNECT_TIMEOUT, Config, Exchange, IN_FLIGHT_PER_HOST, Observer, Proxies, REQUEST_TIMEOUT};
+pub use config::{
+    CONNECT_TIMEOUT, Config, Exchange, IN_FLIGHT_PER_HOST, Observer, Proxies, ProxySetting, REQUEST_TIMEOUT,
+};
 pub use disposition::{Disposition, ErrorClass, Reason};
 pub use endpoint::Endpoint;
 pub use error::Error;

@@ -9,6 +9,7 @@ mod mask;
 mod password;
 mod sealing;
 mod source;
+mod token_class;
 
 use std::fmt;
 use std::io;
@@ -25,6 +26,7 @@ pub use mask::{masked, token_length, without_tokens};
 pub use password::Password;
 pub use sealing::{MIN_KEY_BYTES, SealingError, SealingKey};
 pub use source::{Source, SourceError, read_descriptor, read_stream};
+pub use token_class::{TokenClass, TokenPurpose, WrongTokenClass};
 
 /// Maximum length of a token, in bytes. Source: GitLab's database column for tokens.
 pub const MAX_TOKEN_BYTES: usize = 512;

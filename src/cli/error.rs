@@ -109,6 +109,8 @@ impl Error {
         match self {
             Self::Usage(_) => Exit::Usage,
             Self::Settings(errors) if errors.is_usage() => Exit::Usage,
+            Self::Secret(SourceError::WrongClass { .. })
+            | Self::Operation(ops::Error::Secret(SourceError::WrongClass { .. })) => Exit::Usage,
             Self::Settings(_) | Self::Store(_) | Self::Secret(_) | Self::StatusServer(_) => Exit::LocalFile,
             Self::Question(StatusClientError::Connect { .. }) => Exit::LocalFile,
             Self::Question(

@@ -83,7 +83,7 @@ impl RegisterMode {
         let either = |flag: Option<bool>, variable: &'static str| match (flag, environment.text(variable)) {
             (Some(flag), _) => Ok(flag),
             (None, Some(text)) => parse_boolean(&text)
-                .map_err(|message| settings::Errors::from(Diagnostic { place: Place::Variable(variable), message })),
+                .map_err(|message| settings::Errors::from(Diagnostic::new(Place::Variable(variable), message))),
             (None, None) => Ok(false),
         };
         Ok(Self {

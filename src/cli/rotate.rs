@@ -15,6 +15,7 @@ use crate::error_chain::chain;
 use crate::lifecycle::{Goal, Outcome, State};
 use crate::model::Action;
 use crate::ops::{self, AccessToken, EntryFate, SoleCopies};
+use crate::secret::TokenPurpose;
 
 /// Rotates the selected runners. An interrupt cancels no reset that is under way, and lets no other one begin.
 pub(super) async fn rotate(
@@ -26,8 +27,8 @@ pub(super) async fn rotate(
         return Err(Error::Usage("specify runners: --name, --url, --id, --token, or --all-runners".to_owned()));
     }
     let access_token = match (&arguments.pat, &arguments.pat_file) {
-        (Some(argument), _) => Some(argument_token("--pat", argument)?),
-        (None, Some(path)) => Some(read_file(path, &context.environment)?),
+        (Some(argument), _) => Some(argument_token("--pat", argument, TokenPurpose::Access)?),
+        (None, Some(path)) => Some(read_file(path, &context.environment, TokenPurpose::Access)?),
         (None, None) => None,
     };
     let tls = arguments.tls.files(&context.environment);

@@ -9,7 +9,7 @@ use super::arguments::{SecretArgument, Selection};
 use crate::engine::{Inventory, ManagedRunner};
 use crate::model::{RunnerId, ServerUrl};
 use crate::ops::Runner;
-use crate::secret::{Digest, Source, Token, read_descriptor, read_stream};
+use crate::secret::{Digest, Source, Token, TokenPurpose, read_descriptor, read_stream};
 use crate::settings::Environment;
 use crate::store::{Entry, EntryProblem, Record, Snapshot};
 
@@ -145,8 +145,8 @@ impl RunnerSelector {
     /// [`Error::Usage`] or [`Error::Secret`] for an invalid or unreadable token.
     pub(super) fn new(selection: Selection, environment: &Environment) -> Result<Self, Error> {
         let token = match (&selection.token, &selection.token_file) {
-            (Some(argument), _) => Some(argument_token("--token", argument)?),
-            (None, Some(path)) => Some(read_file(path, environment)?),
+            (Some(argument), _) => Some(argument_token("--token", argument, TokenPurpose::Runner)?),
+            (None, Some(path)) => Some(read_file(path, environment, TokenPurpose::Runner)?),
             (None, None) => None,
         };
         Ok(Self { selection, token })
@@ -243,17 +243,19 @@ impl std::fmt::Display for RunnerSelector {
 }
 
 /// The token of a flag.
-pub(super) fn argument_token(flag: &str, argument: &SecretArgument) -> Result<Token, Error> {
-    argument.token().map_err(|error| Error::Usage(format!("{flag}: {error}")))
+pub(super) fn argument_token(flag: &str, argument: &SecretArgument, purpose: TokenPurpose) -> Result<Token, Error> {
+    let token = argument.token().map_err(|error| Error::Usage(format!("{flag}: {error}")))?;
+    purpose.check(&token).map_err(|wrong| Error::Usage(format!("{flag}: {wrong}")))?;
+    Ok(token)
 }
 
 /// The token of a flag that names a file; warns if all users can read the file.
-pub(super) fn read_file(path: &Path, environment: &Environment) -> Result<Token, Error> {
+pub(super) fn read_file(path: &Path, environment: &Environment, purpose: TokenPurpose) -> Result<Token, Error> {
     let source = file_source(path, environment)?;
     if let Some(remark) = source.warning() {
         tracing::warn!("{remark}");
     }
-    Ok(source.read()?)
+    Ok(source.read_for(purpose)?)
 }
 
 /// The source of a secret: a file, or stdin for `-` or an inherited descriptor for `fd:3`, which are read at once.

@@ -259,7 +259,7 @@ fn can_be_made_again(config: &Config, runner: &Runner) -> bool {
     let Some(enrollment) = config.enrollments.iter().find(|wanted| wanted.key == runner.record.key) else {
         return false;
     };
-    match enrollment.source.secret().read() {
+    match enrollment.source.read() {
         Err(error) => {
             tracing::warn!(
                 runner = runner.label(),

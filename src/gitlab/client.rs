@@ -165,7 +165,8 @@ impl Client {
         read: impl FnOnce(&Incoming) -> Result<T, CallFailure>,
     ) -> Result<Answer<T>, Error> {
         let request_id = request_id();
-        let (endpoint, host, secret) = (call.endpoint, call.site.url.authority(), call.secret);
+        let (endpoint, site, secret) = (call.endpoint, call.site, call.secret);
+        let host = site.url.authority();
         let started = Instant::now();
         let outcome = match self.0.exchange(call.outgoing(&request_id)).await {
             Ok(mut incoming) => match interpreted(endpoint, &incoming, secret, read) {
@@ -173,6 +174,13 @@ impl Client {
                 Err(failure) => Err(incoming.cut.take().unwrap_or(failure)),
             },
             Err(failure) => Err(failure),
+        };
+        let outcome = match outcome {
+            Ok(answered) => Ok(answered),
+            Err(failure) => {
+                let failure = self.0.at_right_address(endpoint, site, failure).await;
+                Err(self.0.with_proxy(site, failure).await)
+            }
         };
         let took = started.elapsed();
         let elapsed_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -213,7 +221,7 @@ impl<'a> Call<'a> {
         Self { endpoint, site, path, body, secret }
     }
 
-    fn outgoing(self, request_id: &'a str) -> Outgoing<'a> {
+    pub(super) fn outgoing(self, request_id: &'a str) -> Outgoing<'a> {
         Outgoing {
             site: self.site,
             method: self.endpoint.method(),
@@ -283,7 +291,7 @@ fn verified(incoming: &Incoming, sent: &Token) -> Result<Verified, CallFailure> 
 }
 
 /// Reads the answer to a probe: GitLab's refusal of a request without a token.
-fn probed(incoming: &Incoming) -> Result<(), CallFailure> {
+pub(super) fn probed(incoming: &Incoming) -> Result<(), CallFailure> {
     match incoming.status {
         400 if incoming.error_body().is_some_and(|body| refusal::is_missing_token(&body)) => Ok(()),
         200..=299 => Err(unreadable(incoming, Flaw("it accepts a request without a token"))),
@@ -353,7 +361,7 @@ pub(super) fn json(request: &impl Serialize) -> Zeroizing<Vec<u8>> {
 const BODY_CAPACITY: usize = 4096;
 
 /// Returns a new `X-Request-Id` of 32 hex digits, as gitlab-runner sends it.
-fn request_id() -> String {
+pub(super) fn request_id() -> String {
     let mut bytes = [0_u8; 16];
     // If this fails, ids repeat: logs are harder to read, but nothing breaks.
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).ok();

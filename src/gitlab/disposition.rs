@@ -70,6 +70,8 @@ impl ErrorKind {
             }
             Self::LocalFile
             | Self::ProxySetting
+            | Self::ProxyUnreachable
+            | Self::ProxyRefused
             | Self::NameLookup
             | Self::Connect
             | Self::ConnectTimeout
@@ -77,9 +79,12 @@ impl ErrorKind {
             | Self::TlsIssuer
             | Self::TlsExpired
             | Self::TlsClientCertificate
+            | Self::HttpExpected
+            | Self::HttpsExpected
             | Self::Tls
             | Self::ProxyAuthentication
             | Self::Redirect
+            | Self::WrongAddress
             | Self::ReadOnly
             | Self::Locked
             | Self::PreconditionFailed
@@ -124,12 +129,29 @@ impl ErrorKind {
     pub(super) fn is_understood(self) -> bool {
         !matches!(
             self,
-            Self::ProxyAuthentication
+            Self::HttpsExpected
+                | Self::ProxyAuthentication
                 | Self::Redirect
+                | Self::WrongAddress
                 | Self::TooLarge
                 | Self::NotGitlab
                 | Self::UnexpectedAnswer
                 | Self::UnexpectedStatus
+        )
+    }
+
+    /// Whether a proxy on the way may have caused it instead of the server.
+    pub(super) fn may_be_of_proxy(self) -> bool {
+        matches!(
+            self,
+            Self::Connect
+                | Self::ConnectTimeout
+                | Self::NameLookup
+                | Self::Timeout
+                | Self::ConnectionLost
+                | Self::Redirect
+                | Self::NotGitlab
+                | Self::ServerError
         )
     }
 
@@ -139,6 +161,8 @@ impl ErrorKind {
             self,
             Self::LocalFile
                 | Self::ProxySetting
+                | Self::ProxyUnreachable
+                | Self::ProxyRefused
                 | Self::NameLookup
                 | Self::Connect
                 | Self::ConnectTimeout
@@ -146,6 +170,7 @@ impl ErrorKind {
                 | Self::TlsIssuer
                 | Self::TlsExpired
                 | Self::TlsClientCertificate
+                | Self::HttpExpected
                 | Self::Tls
         )
     }

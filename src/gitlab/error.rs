@@ -146,8 +146,9 @@ impl Error {
     #[must_use]
     pub fn may_have_reached_rails(&self) -> bool {
         let kind = self.kind();
-        let was_turned_away = matches!(kind, ErrorKind::Redirect | ErrorKind::ProxyAuthentication)
-            || (!self.is_understood() && self.status().is_some_and(is_client_error));
+        let was_turned_away =
+            matches!(kind, ErrorKind::Redirect | ErrorKind::ProxyAuthentication | ErrorKind::HttpsExpected)
+                || (!self.is_understood() && self.status().is_some_and(is_client_error));
         kind.is_after_sending() && !was_turned_away
     }
 
@@ -201,7 +202,16 @@ impl fmt::Display for Error {
         write!(formatter, "cannot {} at {host}: ", endpoint.action())?;
         let summary = failure.kind.summary(*endpoint);
         match (&failure.detail, failure.kind) {
-            (Some(detail), ErrorKind::LocalFile | ErrorKind::ProxySetting | ErrorKind::Tls) => {
+            (
+                Some(detail),
+                ErrorKind::LocalFile
+                | ErrorKind::ProxySetting
+                | ErrorKind::ProxyUnreachable
+                | ErrorKind::ProxyRefused
+                | ErrorKind::ProxyAuthentication
+                | ErrorKind::Tls
+                | ErrorKind::WrongAddress,
+            ) => {
                 formatter.write_str(detail)?;
             }
             (Some(detail), _) => write!(formatter, "{summary}, {detail}")?,

@@ -9,6 +9,10 @@ named_enum! {
         LocalFile = "local_file",
         /// The proxy address is not a URL.
         ProxySetting = "proxy_setting",
+        /// No connection to the proxy.
+        ProxyUnreachable = "proxy_unreachable",
+        /// The proxy does not connect to the server.
+        ProxyRefused = "proxy_refused",
         /// The host name cannot be resolved.
         NameLookup = "name_lookup",
         /// No connection to the server or to the proxy in front of it.
@@ -23,6 +27,10 @@ named_enum! {
         TlsExpired = "tls_expired",
         /// The server requires a client certificate, or rejects the one it was sent.
         TlsClientCertificate = "tls_client_certificate",
+        /// The server speaks http on a port that was addressed by https.
+        HttpExpected = "http_expected",
+        /// The server speaks https on a port that was addressed by http.
+        HttpsExpected = "https_expected",
         /// The TLS handshake failed for another reason.
         Tls = "tls",
         /// The proxy requires a password (407).
@@ -35,6 +43,8 @@ named_enum! {
         TooLarge = "too_large",
         /// A redirect; redirects are never followed.
         Redirect = "redirect",
+        /// GitLab answers at another address of the host.
+        WrongAddress = "wrong_address",
         /// Not an answer of GitLab's API: a page, a portal, a firewall, or JSON with a text that GitLab does not send.
         NotGitlab = "not_gitlab",
         /// A success status with a body that does not answer the call.

@@ -11,6 +11,8 @@ impl ErrorKind {
             }
             Self::LocalFile => "a local file cannot be used",
             Self::ProxySetting => "the proxy address is not a URL",
+            Self::ProxyUnreachable => "cannot connect to the proxy",
+            Self::ProxyRefused => "the proxy does not connect to the server",
             Self::NameLookup => "cannot resolve the host name",
             Self::Connect => "cannot connect",
             Self::ConnectTimeout => "connecting timed out",
@@ -18,12 +20,15 @@ impl ErrorKind {
             Self::TlsIssuer => "the server's certificate is from an unknown issuer",
             Self::TlsExpired => "the server's certificate has expired or is not valid yet",
             Self::TlsClientCertificate => "the server requires a client certificate, or rejects this one",
+            Self::HttpExpected => "the server speaks http on this port, not https",
+            Self::HttpsExpected => "the server speaks https on this port, not http",
             Self::Tls => "cannot set up an encrypted connection",
             Self::ProxyAuthentication => "the proxy requires a user name and password",
             Self::Timeout => "the request timed out",
             Self::ConnectionLost => "the connection was lost before the answer was complete",
             Self::TooLarge => "the answer is too large",
             Self::Redirect => "a redirect instead of an answer",
+            Self::WrongAddress => "GitLab answers at another address",
             Self::NotGitlab => "not a GitLab API answer",
             Self::UnexpectedAnswer => "unexpected answer",
             Self::UnexpectedStatus => "unexpected status",
@@ -61,14 +66,19 @@ impl ErrorKind {
             Self::TlsClientCertificate => {
                 "set `tls-cert-file` and `tls-key-file` to the client certificate and its key"
             }
+            Self::HttpExpected => "set `url` to the port on which GitLab speaks https, or to http://",
+            Self::HttpsExpected => "set `url` to https://",
             Self::Tls => "check that the server speaks https on this port",
             Self::LocalFile if endpoint.needs_access_token() => {
                 "check the TLS files of the [[server]] in agent.toml, those of the flags, and those in the `certs` directory"
             }
             Self::LocalFile => "check the TLS files of the entry and those in the `certs` directory",
             Self::ProxySetting => "set the proxy to a URL such as `http://proxy.example.com:3128`",
+            Self::ProxyUnreachable => "check the proxy's address, or exclude GitLab's host from it by NO_PROXY",
+            Self::ProxyRefused => "let the proxy connect to GitLab, or exclude GitLab's host from it by NO_PROXY",
             Self::ProxyAuthentication => "set the proxy to a URL such as `http://user:password@proxy.example.com:3128`",
             Self::Redirect => "set `url` to the address that GitLab itself uses, with https",
+            Self::WrongAddress => "set `url` to that address; this request changed nothing there",
             Self::NotGitlab => "check `url`, and whether a proxy or portal is in between",
             Self::RegistrationRefused => "use a current registration token, or create the runner in GitLab's UI",
             Self::RegistrationDisabled => "create the runner in GitLab's UI and use its `glrt-` token",

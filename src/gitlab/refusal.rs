@@ -10,7 +10,7 @@ mod texts;
 
 use super::error_body::{ErrorBody, Form};
 use super::transport::Incoming;
-use super::{Endpoint, ErrorKind, headers};
+use super::{Endpoint, ErrorKind, headers, scheme};
 use documented::{DOCUMENTED, Others, Row};
 
 /// What an error answer is.
@@ -42,6 +42,7 @@ pub(super) fn judgement(endpoint: Endpoint, incoming: &Incoming, body: Option<&E
     let status = incoming.status;
     match (status, body) {
         (300..=399, _) => Judgement::foreign(ErrorKind::Redirect),
+        _ if scheme::says_https(incoming) => Judgement::foreign(ErrorKind::HttpsExpected),
         (407, _) => Judgement::foreign(ErrorKind::ProxyAuthentication),
         // A throttle, whatever sent it: its text is the administrator's.
         (429, _) => Judgement::genuine(ErrorKind::RateLimited),

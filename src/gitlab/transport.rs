@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
-use rustls::{AlertDescription, CertificateError};
+use rustls::{AlertDescription, CertificateError, InvalidMessage};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
@@ -18,14 +18,16 @@ use crate::secret::Token;
 use super::endpoint::TokenKind;
 use super::error::CallFailure;
 use super::error_body::ErrorBody;
+use super::other_address::OtherAddresses;
 use super::tls_checks::TlsChecks;
-use super::{Config, ErrorKind, Exchange, headers};
+use super::{Config, ErrorKind, Exchange, headers, scheme};
 
 /// All connections of a client.
 pub(super) struct Transport {
     config: Arc<Config>,
     tls: TlsChecks,
     hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
+    other_addresses: OtherAddresses,
 }
 
 /// One request to send.
@@ -64,7 +66,7 @@ impl Transport {
     pub(super) fn new(config: Config) -> Self {
         let config = Arc::new(config);
         let tls = TlsChecks::new(Arc::clone(&config));
-        Self { config, tls, hosts: Mutex::default() }
+        Self { config, tls, hosts: Mutex::default(), other_addresses: OtherAddresses::default() }
     }
 
     /// Notifies the observer, if there is one.
@@ -76,6 +78,7 @@ impl Transport {
 
     /// Waits for a free slot of the host and sends one request, once.
     pub(super) async fn exchange(&self, outgoing: Outgoing<'_>) -> Result<Incoming, CallFailure> {
+        self.config.proxies.route(&outgoing.site.url)?;
         let host = self.host(&outgoing.site.url.authority());
         let _slot = host.acquire().await.ok();
         let clients = self.tls.clients(outgoing.site, outgoing.token_kind.into()).await?;
@@ -90,14 +93,40 @@ impl Transport {
         if let Some(token) = outgoing.access_token {
             request = request.header(HeaderName::from_static("private-token"), sensitive(token)?);
         }
-        let response = request.send().await.map_err(not_answered)?;
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => return Err(self.with_scheme(outgoing.site, not_answered(error)).await),
+        };
         received(response, outgoing.max_answer_bytes, outgoing.keeps_cut_success).await
+    }
+
+    /// Names the proxy that a failed request went through.
+    pub(super) async fn with_proxy(&self, site: &Site, failure: CallFailure) -> CallFailure {
+        match self.config.proxies.route(&site.url) {
+            Ok(Some(route)) => route.blamed(site, failure, self.config.connect_timeout).await,
+            Ok(None) | Err(_) => failure,
+        }
+    }
+
+    /// Tells an alert of TLS, which is the answer of an https port to plain http, from an answer that was lost.
+    async fn with_scheme(&self, site: &Site, failure: CallFailure) -> CallFailure {
+        let is_direct = matches!(self.config.proxies.route(&site.url), Ok(None));
+        let is_no_http = failure.source.as_deref().is_some_and(|error| is_no_http(error));
+        let is_suspect = failure.kind == ErrorKind::ConnectionLost && is_no_http && is_direct && !site.url.is_https();
+        if is_suspect && scheme::speaks_tls(&site.url, self.config.connect_timeout).await {
+            return CallFailure { kind: ErrorKind::HttpsExpected, source: None, ..failure };
+        }
+        failure
     }
 
     /// Drops everything built from TLS files and the system's authorities, including idle connections. Requests in
     /// flight continue.
     pub(super) fn forget_tls(&self) {
         self.tls.forget();
+    }
+
+    pub(super) fn other_addresses(&self) -> &OtherAddresses {
+        &self.other_addresses
     }
 
     pub(super) fn in_flight_per_host(&self) -> usize {
@@ -195,7 +224,21 @@ fn not_answered(error: reqwest::Error) -> CallFailure {
         _ if error.is_timeout() => ErrorKind::Timeout,
         _ => ErrorKind::ConnectionLost,
     };
-    CallFailure::new(kind).with_source(error)
+    let failure = CallFailure::new(kind);
+    // The cause is only that of the handshake.
+    if kind == ErrorKind::HttpExpected { failure } else { failure.with_source(error) }
+}
+
+/// Whether the answer was not one of HTTP: what hyper says about its first line.
+fn is_no_http(error: &(dyn StdError + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.to_string().starts_with("invalid HTTP") {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Finds the TLS error among an error's causes.
@@ -215,6 +258,7 @@ fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
 fn tls_kind(error: &rustls::Error) -> ErrorKind {
     match error {
         rustls::Error::InvalidCertificate(error) => certificate_kind(error),
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => ErrorKind::HttpExpected,
         rustls::Error::AlertReceived(
             AlertDescription::AccessDenied
             | AlertDescription::BadCertificate

@@ -9,8 +9,8 @@ use url::Url;
 
 use crate::secret::sha256_hex;
 
-/// The base URL of a GitLab instance, without a trailing slash and without the `/ci` of old configurations. A relative
-/// root such as `/gitlab` is kept.
+/// The base URL of a GitLab instance, without a trailing slash, without the `/ci` of old configurations and without the
+/// `/api/v4` of the API's own address. A relative root such as `/gitlab` is kept.
 ///
 /// Clones share the text: every runner of a server has several. Two addresses are equal if they belong to the same instance.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -19,6 +19,15 @@ pub struct ServerUrl(Arc<Url>);
 
 /// Maximum length of an address, in bytes: an intent must fit into its half of the journal.
 pub const MAX_URL_BYTES: usize = 1024;
+
+/// What is added to an instance's address: by old configurations, and by the addresses of its API.
+const ADDED_PATHS: [&str; 2] = ["/ci", API_PATH];
+
+/// The path of the API below the instance's address.
+const API_PATH: &str = "/api/v4";
+
+/// Maximum number of path segments of an address that [`ServerUrl::above`] returns.
+const MAX_ROOT_SEGMENTS: usize = 3;
 
 /// Why a text is not the address of a GitLab instance.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,10 +69,38 @@ impl ServerUrl {
         self.0.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
     }
 
+    /// Returns the port, or that of the scheme.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.0.port_or_known_default().unwrap_or_default()
+    }
+
     /// Whether requests are encrypted.
     #[must_use]
     pub fn is_https(&self) -> bool {
         self.0.scheme() == "https"
+    }
+
+    /// Whether a text is the address of an instance's API instead of the instance's own.
+    #[must_use]
+    pub fn is_of_api(text: &str) -> bool {
+        text.trim().trim_end_matches('/').ends_with(API_PATH)
+    }
+
+    /// Returns the addresses above this one on its host, beginning with the host itself: those at which an instance can be
+    /// if the path of this one is wrong. At most four.
+    #[must_use]
+    pub fn above(&self) -> Vec<Self> {
+        let segments: Vec<_> = self.0.path().split('/').filter(|segment| !segment.is_empty()).collect();
+        let counts = 0..segments.len().min(MAX_ROOT_SEGMENTS + 1);
+        let address = |count| {
+            let mut url = Url::clone(&self.0);
+            url.set_path(&segments[..count].join("/"));
+            url.as_str().parse::<Self>().ok()
+        };
+        let mut addresses: Vec<_> = counts.filter_map(address).filter(|address| address != self).collect();
+        addresses.dedup();
+        addresses
     }
 
     /// Returns a plain file name, distinct for distinct addresses: the host if it identifies the address, else the host
@@ -100,7 +137,7 @@ impl FromStr for ServerUrl {
         }
         // Repeated, so that reading back the stored address changes nothing.
         let mut path = url.path().trim_end_matches('/');
-        while let Some(root) = path.strip_suffix("/ci") {
+        while let Some(root) = ADDED_PATHS.iter().find_map(|added| path.strip_suffix(added)) {
             path = root.trim_end_matches('/');
         }
         let path = path.to_owned();
@@ -149,6 +186,8 @@ mod tests {
             "https://gitlab.example.com/ci",
             "https://gitlab.example.com/ci/",
             "https://gitlab.example.com/ci//ci",
+            "https://gitlab.example.com/api/v4",
+            "https://gitlab.example.com/api/v4/",
             "https://GitLab.example.com:443",
         ] {
             assert_eq!(address(same), plain, "{same}");
@@ -161,6 +200,19 @@ mod tests {
         assert_eq!(address("http://[::1]:8080/gitlab/").as_str(), "http://[::1]:8080/gitlab");
         assert_eq!(address("http://[::1]:8080/gitlab/").host(), "::1");
         assert_eq!(address("http://[::1]:8080/gitlab/").authority(), "[::1]:8080");
+    }
+
+    #[test]
+    fn the_addresses_above_begin_with_the_host_and_are_few() {
+        let above = |text: &str| address(text).above().iter().map(ToString::to_string).collect::<Vec<_>>();
+        let host = "https://x.example.com:8443";
+        assert!(above(host).is_empty());
+        assert_eq!(above(&format!("{host}/a")), [host]);
+        assert_eq!(above(&format!("{host}/a/ci/b%20b")), [host, &format!("{host}/a")]);
+        assert_eq!(above(&format!("{host}/1/2/3/4/5/6")).len(), 4);
+        assert!(
+            ServerUrl::is_of_api(&format!("{host}/gitlab/api/v4/ ")) && !ServerUrl::is_of_api(&format!("{host}/v4"))
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::gitlab::RegisterParameters;
 use crate::gitlab::fleet::{NewRunner, NewRunnerOwner};
 use crate::model::{Origin, RunnerKey, ServerUrl, ShareName, Site, Timestamp, TlsFiles};
-use crate::secret::{Source, SourceError, Token};
+use crate::secret::{Source, SourceError, Token, TokenPurpose};
 use crate::store::{NewEntry, Record};
 
 /// A runner that should exist, from an `[[enroll]]`, the environment or the flags of `register`.
@@ -88,6 +88,25 @@ impl RegistrationSource {
         }
     }
 
+    /// What the secret must be.
+    #[must_use]
+    pub fn purpose(&self) -> TokenPurpose {
+        match self {
+            Self::Registration(_) => TokenPurpose::Registration,
+            Self::Given(_) => TokenPurpose::Runner,
+            Self::V1(_) => TokenPurpose::FirstApiRegistration,
+            Self::Created(_) => TokenPurpose::Access,
+        }
+    }
+
+    /// Reads the secret.
+    ///
+    /// # Errors
+    /// As [`Source::read_for`]: no request is sent with a token that GitLab certainly refuses.
+    pub fn read(&self) -> Result<Token, SourceError> {
+        self.secret().read_for(self.purpose())
+    }
+
     /// The origin of a runner registered with it.
     #[must_use]
     pub fn origin(&self) -> Origin {
@@ -114,9 +133,9 @@ impl ServerAccess {
     /// Reads the token.
     ///
     /// # Errors
-    /// As [`Source::read`].
+    /// As [`Source::read_for`].
     pub fn read(&self) -> Result<AccessToken, SourceError> {
-        Ok(AccessToken { token: self.access_token.read()?, tls: self.tls.clone() })
+        Ok(AccessToken { token: self.access_token.read_for(TokenPurpose::Access)?, tls: self.tls.clone() })
     }
 }
 
@@ -141,7 +160,7 @@ impl AccessToken {
 #[must_use]
 pub fn given_tokens(enrollments: &[Enrollment]) -> Vec<(&Enrollment, Token)> {
     let given = |enrollment: &Enrollment| match &enrollment.source {
-        RegistrationSource::Given(source) => source.read().ok(),
+        RegistrationSource::Given(_) => enrollment.source.read().ok(),
         RegistrationSource::Registration(_) | RegistrationSource::V1(_) | RegistrationSource::Created(_) => None,
     };
     enrollments.iter().filter_map(|enrollment| Some((enrollment, given(enrollment)?))).collect()

@@ -58,7 +58,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if !entered.snapshot.takes_entries {
             return Err(Error::NoRoom);
         }
-        let token = enrollment.source.secret().read()?;
+        let token = enrollment.source.read()?;
         let sending = Sending { enrollment, token, site: self.site_of(enrollment, runner, &entered.snapshot) };
         self.disk.probe(Urgency::CanWait).await?;
         // The kept text of an unregistered runner has the user's edits; it takes precedence over the enrollment.
@@ -136,7 +136,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             return Ok(Completed::new(Outcome::Deferred { retry_after: None }, None));
         }
         self.check_no_lost_registration(enrollment, runner).await?;
-        let token = enrollment.source.secret().read()?;
+        let token = enrollment.source.read()?;
         let sending = Sending { enrollment, token, site: self.site_of(enrollment, runner, &entered.snapshot) };
         self.disk.probe(Urgency::CanWait).await?;
         self.check_settled(runner).await?;

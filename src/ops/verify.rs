@@ -384,8 +384,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner: &mut Runner,
         inquiry: &Inquiry<'_>,
     ) -> Result<Option<Completed>, Error> {
-        let RegistrationSource::Given(source) = &enrollment.source else { return Ok(None) };
-        let token = match source.read() {
+        let RegistrationSource::Given(_) = &enrollment.source else { return Ok(None) };
+        let token = match enrollment.source.read() {
             Ok(token) => token,
             Err(error) => {
                 tracing::warn!(

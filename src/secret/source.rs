@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use zeroize::Zeroizing;
 
-use super::{MAX_TOKEN_BYTES, Password, Token, TokenError, without_tokens};
+use super::{MAX_TOKEN_BYTES, Password, Token, TokenError, TokenPurpose, WrongTokenClass, without_tokens};
 use crate::files::{Access, Exposure, Place, read_within_limit};
 
 /// The source of one secret.
@@ -65,6 +65,14 @@ pub enum SourceError {
         /// Why it is invalid.
         source: TokenError,
     },
+    /// The token is of another class than its place takes.
+    #[error("{origin}: {wrong}")]
+    WrongClass {
+        /// The source.
+        origin: String,
+        /// The class, and what is needed.
+        wrong: WrongTokenClass,
+    },
     /// The content is not a password.
     #[error("{origin} does not hold a password: it is empty, or has a control character")]
     NoPassword {
@@ -102,6 +110,18 @@ impl Source {
         match self {
             Self::Value { token, .. } => Ok(token.clone()),
             Self::File(_) | Self::Credential { .. } => parse(&self.read_text()?, self.origin()),
+        }
+    }
+
+    /// Reads a token that must serve a purpose.
+    ///
+    /// # Errors
+    /// As [`Source::read`], and [`SourceError::WrongClass`].
+    pub fn read_for(&self, purpose: TokenPurpose) -> Result<Token, SourceError> {
+        let token = self.read()?;
+        match purpose.check(&token) {
+            Ok(()) => Ok(token),
+            Err(wrong) => Err(SourceError::WrongClass { origin: self.origin(), wrong }),
         }
     }
 

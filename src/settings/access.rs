@@ -21,7 +21,7 @@ pub fn access_token(environment: &Environment) -> Result<Option<Source>, Errors>
             }
             continue;
         };
-        let invalid = |message| Errors::from(Diagnostic { place: Place::Variable(name), message });
+        let invalid = |message: String| Errors::from(Diagnostic::new(Place::Variable(name), message));
         if file.is_some() {
             return Err(invalid(format!("{name} and {file_name} are both set: set only one of them")));
         }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::secret::WrongTokenClass;
+
 /// The place where a setting was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -74,6 +76,17 @@ pub struct Diagnostic {
     pub place: Place,
     /// The message, without a full stop.
     pub message: String,
+    /// Whether it is a usage error wherever it was given.
+    pub is_usage: bool,
+}
+
+impl Diagnostic {
+    /// An error at a place, which says whether it is a usage error.
+    #[must_use]
+    pub fn new(place: Place, message: impl Into<String>) -> Self {
+        let is_usage = place.is_argument();
+        Self { place, message: message.into(), is_usage }
+    }
 }
 
 /// All errors in the settings, at least one; those of agent.toml in the order of their lines.
@@ -87,10 +100,10 @@ impl Errors {
         &self.0
     }
 
-    /// Whether all errors are in flags: a usage error rather than an unusable file.
+    /// Whether all errors are in flags, or tokens of the wrong class: a usage error rather than an unusable file.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        self.0.iter().all(|diagnostic| diagnostic.place.is_argument())
+        self.0.iter().all(|diagnostic| diagnostic.is_usage)
     }
 }
 
@@ -122,7 +135,12 @@ pub(super) struct Diagnostics(Vec<Diagnostic>);
 impl Diagnostics {
     /// Adds one error.
     pub(super) fn add(&mut self, place: &Place, message: impl Into<String>) {
-        self.0.push(Diagnostic { place: place.clone(), message: message.into() });
+        self.0.push(Diagnostic::new(place.clone(), message));
+    }
+
+    /// Adds that a token is of the wrong class.
+    pub(super) fn add_wrong_class(&mut self, place: &Place, wrong: WrongTokenClass) {
+        self.0.push(Diagnostic { is_usage: true, ..Diagnostic::new(place.clone(), wrong.to_string()) });
     }
 
     /// Adds the errors of `others`.

@@ -44,7 +44,7 @@ pub fn enrollment(draft: Draft, environment: &Environment) -> Result<(Enrollment
     let enrollment = draft.validate(KeyRule::ServerAndName, environment, &[], &mut findings);
     match findings.diagnostics.into_result(enrollment)? {
         Some(enrollment) => Ok((enrollment, findings.warnings)),
-        None => Err(Diagnostic { place, message: "the description of the runner is incomplete".to_owned() }.into()),
+        None => Err(Diagnostic::new(place, "the description of the runner is incomplete").into()),
     }
 }
 
@@ -143,8 +143,9 @@ impl Draft {
         {
             findings.diagnostics.add(&given.place, "the name is blank or has control characters");
         }
-        let url = self.server_url(&mut findings.diagnostics);
+        let url = self.server_url(findings);
         let source = self.source(url.as_ref(), servers, &mut findings.diagnostics);
+        let source = source.filter(|source| self.check_class(source, key_rule, &mut findings.diagnostics));
         let parameters = self.parameters(&name, &mut findings.diagnostics);
         let parameters = self.only_for_registration(parameters, source.as_ref(), findings);
         let key = self.runner_key(key_rule, url.as_ref(), environment, &mut findings.diagnostics);
@@ -202,13 +203,21 @@ impl Draft {
             .ok()
     }
 
-    fn server_url(&self, diagnostics: &mut Diagnostics) -> Option<ServerUrl> {
+    fn server_url(&self, findings: &mut Findings) -> Option<ServerUrl> {
+        let diagnostics = &mut findings.diagnostics;
         let Some(url) = &self.url else {
             diagnostics.add(&self.place, format!("no server URL: set {}", self.field_names().url));
             return None;
         };
-        let parsed = url.value.as_ref()?.parse();
-        parsed.inspect_err(|error| diagnostics.add(&url.place, format!("invalid server URL: {error}"))).ok()
+        let text = url.value.as_ref()?;
+        let parsed = text.parse::<ServerUrl>();
+        let parsed =
+            parsed.inspect_err(|error| diagnostics.add(&url.place, format!("invalid server URL: {error}"))).ok()?;
+        if ServerUrl::is_of_api(text) {
+            let place = &url.place;
+            findings.warnings.push(format!("{place}: `/api/v4` is not part of the server URL; {parsed} is used"));
+        }
+        Some(parsed)
     }
 
     fn source(
@@ -249,6 +258,21 @@ impl Draft {
                 None
             }
         }
+    }
+
+    /// Checks that the secret can be what it is used as. The daemon reads files only when it uses them: one with a wrong token
+    /// must not keep the other runners from being served.
+    fn check_class(&self, source: &RegistrationSource, key_rule: KeyRule, diagnostics: &mut Diagnostics) -> bool {
+        match (source.secret(), key_rule) {
+            (Source::Value { .. }, _) | (_, KeyRule::ServerAndName) => {}
+            (Source::File(_) | Source::Credential { .. }, KeyRule::Name) => return true,
+        }
+        // An unreadable one is reported when it is used.
+        let Ok(token) = source.secret().read() else { return true };
+        let Err(wrong) = source.purpose().check(&token) else { return true };
+        let place = place(&self.create).or(place(&self.registration_token)).or(place(&self.token));
+        diagnostics.add_wrong_class(place.unwrap_or(&self.place), wrong);
+        false
     }
 
     fn parameters(&self, name: &str, diagnostics: &mut Diagnostics) -> RegisterParameters {

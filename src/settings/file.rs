@@ -17,7 +17,7 @@ use crate::gitlab::fleet::{NewRunnerOwner, RunnerType};
 use crate::lifecycle::{RegisterAgain, Timing};
 use crate::model::{RunnerId, TlsPaths};
 use crate::ops::ServerAccess;
-use crate::secret::{Source, Token};
+use crate::secret::{Source, Token, TokenPurpose};
 
 /// What agent.toml fills in: the configurations, and the drafts of its enrollments.
 pub(super) struct FileTargets<'target> {
@@ -49,7 +49,7 @@ pub(super) fn text(paths: &Paths) -> Result<Option<String>, Errors> {
         Err(error) if error.kind() == io::ErrorKind::NotFound && !paths.agent_config_is_named => Ok(None),
         Err(error) => {
             let place = Place::File(paths.agent_config.clone());
-            Err(Diagnostic { place, message: format!("cannot read agent.toml: {error}") }.into())
+            Err(Diagnostic::new(place, format!("cannot read agent.toml: {error}")).into())
         }
     }
 }
@@ -243,6 +243,11 @@ fn server(
     }
     let url = table.parsed("url", diagnostics);
     let access_token = source(&mut table, "access_token", environment, diagnostics);
+    if let Some(Placed { value: Source::Value { token, .. }, place }) = &access_token
+        && let Err(wrong) = TokenPurpose::Access.check(token)
+    {
+        diagnostics.add_wrong_class(place, wrong);
+    }
     let mut paths = ["tls_ca_file", "tls_cert_file", "tls_key_file"].map(|key| table.path(key, diagnostics));
     check_client_pair(&paths[1], &paths[2], diagnostics);
     let [ca_file, cert_file, key_file] = paths.each_mut().map(|path| path.take().map(|path| path.value));

@@ -161,6 +161,7 @@ fn unread(key: &'static str, error: &SourceError, engine: &'static str) -> Error
         SourceError::Exposed { .. }
         | SourceError::NoCredential(_)
         | SourceError::Invalid { .. }
+        | SourceError::WrongClass { .. }
         | SourceError::NoPassword { .. } => unusable(key, error, engine),
     }
 }

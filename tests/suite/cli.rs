@@ -1,14 +1,18 @@
 //! Commands as users and scripts run them.
 
+mod addresses;
 mod beside_daemon;
 mod first_api;
 mod fleet;
 mod help;
 mod list;
+mod proxies;
 mod register;
 mod rotate;
+mod schemes;
 mod shared;
 mod shared_tokens;
+mod token_classes;
 mod unregister;
 mod upgrade;
 mod verify;

@@ -14,6 +14,7 @@ use crate::cli::interrupt::Interrupt;
 use crate::cli::selection::read_file;
 use crate::cli::{Error, Exit};
 use crate::gitlab::ErrorKind;
+use crate::secret::TokenPurpose;
 
 const ACT: Act = Act { verb: "delete", done: "deleted", is_grave: true };
 
@@ -54,7 +55,7 @@ pub(super) async fn by_token(
     interrupt: Interrupt,
 ) -> Result<Exit, Error> {
     let Address { site, client, .. } = Address::of(context, access)?;
-    let token = read_file(path, &context.environment)?;
+    let token = read_file(path, &context.environment, TokenPurpose::Runner)?;
     let whose = format!("the runner whose token has the fingerprint {} at {}", token.fingerprint(), site.url);
     if confirm.dry_run {
         context.reporter.answer(&format!("{whose}: would be deleted\n"));

@@ -14,7 +14,7 @@ use crate::gitlab::fleet::Fleet;
 use crate::gitlab::{self, Answer, Client, Disposition, ErrorKind};
 use crate::model::{ServerUrl, Site, Timestamp, TlsFiles, format_span};
 use crate::retry::Delays;
-use crate::secret::Source;
+use crate::secret::{Source, TokenPurpose};
 use crate::settings::{self, Settings};
 
 /// A server, an access token, and how to call the one with the other.
@@ -77,7 +77,7 @@ impl FleetSession {
         if let Some(remark) = source.warning() {
             tracing::warn!("{remark}");
         }
-        let token = source.read()?;
+        let token = source.read_for(TokenPurpose::Access)?;
         let origin = format!("from {}, with the fingerprint {}", source_text(&source), token.fingerprint());
         Ok(Self {
             fleet: client.fleet(site.clone(), token),

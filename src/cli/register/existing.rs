@@ -34,7 +34,7 @@ impl Existing {
     /// # Errors
     /// [`Error::Usage`] for several runners of this name, and what keeps files from being read.
     pub(super) async fn find(session: &CommandSession, enrollment: &Enrollment) -> Result<Self, Error> {
-        let seed = enrollment.source.secret().read()?;
+        let seed = enrollment.source.read()?;
         let (inventory, snapshot) = session.inventory().await?;
         let records = session.ops().disk().records().await.map_err(crate::ops::Error::from)?.records;
         let Related { relation, others } = relate(enrollment, &Enrolled::new(), &records, &snapshot);

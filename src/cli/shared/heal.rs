@@ -15,11 +15,13 @@ use crate::engine::{Asker, Budget, ManagedRunner, record_report};
 use crate::lifecycle::{Goal, Outcome, State};
 use crate::model::{Action, ShareName};
 use crate::ops::{AccessToken, EntryFate};
+use crate::secret::TokenPurpose;
 use crate::sharing::{AnyEngine, Shares};
 
 /// Heals it. An interrupt cancels no reset that is under way.
 pub(super) async fn heal(context: &Context<'_>, arguments: HealArguments, interrupt: Interrupt) -> Result<Exit, Error> {
-    let token = arguments.access_token_file.map(|path| read_file(&path, &context.environment)).transpose()?;
+    let token = arguments.access_token_file;
+    let token = token.map(|path| read_file(&path, &context.environment, TokenPurpose::Access)).transpose()?;
     let tls = arguments.tls.files(&context.environment);
     let access_token = token.map(|token| AccessToken { token, tls });
     let session = CommandSession::open(context, interrupt.clone(), None).await?;

@@ -198,8 +198,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// # Errors
     /// [`Error::Secret`], [`Error::Disk`].
     pub async fn note_given(&self, enrollment: &Enrollment, runner: &mut Runner) -> Result<(), Error> {
-        let RegistrationSource::Given(source) = &enrollment.source else { return Ok(()) };
-        runner.record.set_seed(&source.read()?);
+        let RegistrationSource::Given(_) = &enrollment.source else { return Ok(()) };
+        runner.record.set_seed(&enrollment.source.read()?);
         Ok(self.save_record(runner).await?)
     }
 

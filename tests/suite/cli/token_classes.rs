@@ -1,0 +1,96 @@
+//! Tokens in the wrong place.
+
+use fake_gitlab::{Endpoint, NewRunner};
+use test_support::{Output, Sandbox};
+
+/// The end of every token here, which no output may show.
+const SECRET: &str = "0123456789abcdefghij";
+
+fn is_refused(sandbox: &Sandbox, done: &Output, class: &str, purpose: &str) {
+    done.exits(2).says(class).says(&format!("but {purpose}"));
+    done.hides(&[SECRET]);
+    assert_eq!(sandbox.gitlab.requests().len(), 0);
+}
+
+#[test]
+fn token_of_another_class_is_refused_before_a_request() {
+    let sandbox = super::sandbox();
+    let url = sandbox.gitlab.url();
+    let register = ["register", "-n", "--name", "a", "--url", url.as_str()];
+    let (registration, runner, access) =
+        ("a registration token, or a created runner's token", "a runner authentication token", "an access token");
+    for prefix in ["", "acme-"] {
+        for (form, class, places) in [
+            ("glpat-", "access token (glpat-)", &["registration-token", "token"][..]),
+            ("gldt-", "a deploy token", &["registration-token", "token", "pat"]),
+            ("glcbt-", "a CI job token", &["registration-token", "token", "pat"]),
+            ("glptt-", "a pipeline trigger token", &["registration-token", "token", "pat"]),
+            ("glrt-", "a runner authentication token (glrt-)", &["pat"]),
+            ("glrtr-", "a runner authentication token (glrtr-)", &["registration-token", "pat"]),
+            ("GR1348941", "a registration token (GR1348941)", &["token", "pat"]),
+        ] {
+            let token = format!("{prefix}{form}{SECRET}");
+            sandbox.write("secret", &token);
+            // An entry that holds the token does not make it one.
+            sandbox.write_config(&sandbox.entry("a", 1, &token));
+            for place in places {
+                let (args, purpose) = match *place {
+                    "registration-token" => (&register[..], registration),
+                    "token" => (&register[..], runner),
+                    _ => (&["rotate", "--all-runners"][..], access),
+                };
+                for (flag, value) in [(format!("--{place}"), token.as_str()), (format!("--{place}-file"), "secret")] {
+                    let path = sandbox.path(value).display().to_string();
+                    let value = if flag.ends_with("-file") { &path } else { value };
+                    is_refused(&sandbox, &sandbox.run(&[args, &[&flag, value]].concat()), class, purpose);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn token_of_another_class_in_a_variable_is_refused() {
+    let sandbox = super::sandbox();
+    let url = sandbox.gitlab.url();
+    let access = format!("glpat-{SECRET}");
+    for (variable, purpose) in
+        [("REGISTRATION_TOKEN", "a registration token"), ("CI_SERVER_TOKEN", "a runner authentication token")]
+    {
+        for command in [&["register", "-n"][..], &["run"]] {
+            let done = sandbox.run_with(command, &[("CI_SERVER_URL", &url), (variable, &access)]);
+            is_refused(&sandbox, &done, "access token (glpat-)", purpose);
+            done.says(variable).says("--access-token-file");
+        }
+    }
+    let variables = [("CI_SERVER_URL", url.as_str()), ("GITLAB_TOKEN", &format!("glrt-{SECRET}"))];
+    let done = sandbox.run_with(&["fleet", "list"], &variables);
+    is_refused(&sandbox, &done, "a runner authentication token (glrt-)", "an access token (glpat-)");
+    done.says("the variable GITLAB_TOKEN");
+    let done = sandbox.run(&["verify", "--token", &access]);
+    is_refused(&sandbox, &done, "access token (glpat-)", "a runner authentication token");
+}
+
+#[test]
+fn daemon_serves_the_other_runners_beside_a_token_of_another_class() {
+    let sandbox = super::sandbox();
+    sandbox.register(&["--name", "b"]).exits(0);
+    sandbox.write("secret", &format!("gldt-{SECRET}"));
+    sandbox.write_fast_settings(&sandbox.enrollment("a", "registration_token = { file = \"secret\" }"));
+    let registered = sandbox.gitlab.requests_to(Endpoint::Register).len();
+    let done = sandbox.run(&["run", "--once"]);
+    done.exits(6).says("a deploy token (gldt-)").says("but a registration token");
+    done.hides(&[SECRET]);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), registered);
+    assert!(sandbox.config().contains("\"b\""));
+}
+
+#[test]
+fn created_runners_token_is_taken_as_a_registration_token() {
+    let sandbox = super::sandbox();
+    let (_, runner) = sandbox.gitlab.add_runner(NewRunner::instance());
+    let args = ["register", "-n", "--name", "a", "--url", &sandbox.gitlab.url(), "-r", &runner];
+    sandbox.run(&args).exits(0);
+    let again = sandbox.run(&args);
+    assert!(again.exits(0).stdout.contains("registered already"), "{again:?}");
+}
