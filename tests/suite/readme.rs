@@ -310,6 +310,7 @@ fn report() -> RunnerReport {
         since: None,
         last_verify: Some(LastVerify { at, outcome: VerifyOutcome::Accepted }),
         next: None,
+        rotation: None,
         action: None,
         error: None,
         sharing: None,
