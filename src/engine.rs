@@ -34,7 +34,7 @@ pub use inventory::{
     Enrolled, Inventory, ManagedRunner, Related, Relation, inventory, relate, retake_inventory, take_inventory,
     taken_keys,
 };
-pub use policy::{command_rules, deletion_at_stop, found_policy, rules};
+pub use policy::{AtStop, at_stop, command_rules, deletion_at_stop, found_policy, rules};
 pub use report::{planned_report, record_report};
 
 /// What all drivers of a process share.

@@ -19,3 +19,20 @@ pub(super) fn log_found(runners: usize, policy: RotateFound) {
         ),
     }
 }
+
+/// How many runners a line names; it counts the others.
+const MOST_NAMES: usize = 5;
+
+/// Logs in one line which runners a stop is about to unregister.
+pub(super) fn log_unregistrations(runners: &[String]) {
+    if runners.is_empty() {
+        return;
+    }
+    let (named, others) = runners.split_at(runners.len().min(MOST_NAMES));
+    let others = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+    tracing::info!(
+        runners = runners.len(),
+        names = format!("{}{others}", named.join(", ")),
+        "unregistering them: `[shutdown] unregister = \"never\"` in agent.toml keeps them registered at a stop, and so does the signal QUIT instead of TERM"
+    );
+}

@@ -813,6 +813,34 @@ async fn one_line_says_what_is_done_with_found_entries_and_another_one_after_a_c
 }
 
 #[tokio::test(start_paused = true)]
+async fn stop_says_in_one_line_what_it_unregisters_before_it_does() {
+    let fixture = DaemonFixture::new(None);
+    (1..=7).for_each(|number| drop(fixture.add_found(&format!("found-{number}"))));
+    let shutdown = Shutdown { unregister: Unregister::All, ..Config::default().shutdown };
+    let config = Config { shutdown, ..Config::default() };
+    let log = Captured::start();
+    fixture.run(config.clone(), secs(10), Notice::StopAndKeep).await;
+    assert!(!log.text().contains("unregistering"), "{}", log.text());
+    fixture.run(config, secs(10), Notice::Stop).await;
+    let text = log.text();
+    let lines: Vec<_> = text.lines().filter(|line| line.contains("unregistering them")).collect();
+    assert_eq!(lines.len(), 1, "{text}");
+    assert!(lines[0].contains("runners=7") && lines[0].contains("and 2 more"), "{text}");
+    assert!(lines[0].contains("`[shutdown] unregister = \"never\"`") && lines[0].contains("QUIT"), "{text}");
+    let (said, done) = (text.find("unregistering them").unwrap(), text.find(" unregistered").unwrap());
+    assert!(said < done, "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_says_nothing_about_runners_that_it_keeps() {
+    let fixture = DaemonFixture::new(None);
+    fixture.add_found("found");
+    let log = Captured::start();
+    fixture.run(Config::default(), secs(10), Notice::Stop).await;
+    assert!(log.text().contains("stopping") && !log.text().contains("unregistering"), "{}", log.text());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_start_restores_the_missing_entry_of_an_enrollment() {
     let fixture = DaemonFixture::new(None);
     fixture.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;

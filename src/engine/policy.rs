@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Config, RotateFound, RotatePolicy};
-use crate::lifecycle::{Recovery, RegisterAgain, Rotation, Rules, Share};
+use super::{Config, RotateFound, RotatePolicy, Unregister};
+use crate::lifecycle::{Recovery, RegisterAgain, Rejection, Rotation, Rules, Share, State};
 use crate::model::{Origin, SystemId};
 use crate::ops::{Deletion, Enrollment, RegistrationSource, Runner};
 use crate::retry::LONGEST_DELAY;
@@ -83,6 +83,42 @@ pub fn deletion_at_stop(config: &Config, runner: &Runner) -> Deletion {
     match runner.record.origin {
         Origin::Registered | Origin::V1 if !is_shared(config, runner) => Deletion::Runner,
         Origin::Registered | Origin::V1 | Origin::Given => Deletion::Manager,
+    }
+}
+
+/// What a stop of the daemon that unregisters does with a runner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtStop {
+    /// It keeps its registration.
+    Keep,
+    /// It keeps its registration, because the answer to a rotation was lost, and with it the token.
+    TokenLost,
+    /// It is unregistered.
+    Unregister,
+    /// It is unregistered if the secret of its enrollment can be read, with which it is registered again.
+    UnregisterRenewable,
+}
+
+/// What a stop of the daemon that unregisters does with a runner in this state.
+#[must_use]
+pub fn at_stop(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, state: &State) -> AtStop {
+    let is_lost = match state {
+        State::Retired { .. } => return AtStop::Keep,
+        State::Uncertain(_) => true,
+        State::Rejected(rejected) => rejected.rejection == Rejection::Lost,
+        State::Unregistered(_) | State::Active(_) | State::NotRenewable(_) | State::Failed(_) => false,
+    };
+    if runner.record.credential.is_none() {
+        return AtStop::Keep;
+    }
+    match config.policy_of(runner).unregister.unwrap_or(config.shutdown.unregister) {
+        _ if is_lost => AtStop::TokenLost,
+        Unregister::Never => AtStop::Keep,
+        Unregister::All => AtStop::Unregister,
+        Unregister::Enrolled if enrollment.is_none() => AtStop::Keep,
+        // The next verification makes a manager again.
+        Unregister::Enrolled if deletion_at_stop(config, runner) == Deletion::Manager => AtStop::Unregister,
+        Unregister::Enrolled => AtStop::UnregisterRenewable,
     }
 }
 
