@@ -29,7 +29,7 @@ pub use evidence::{
     Boot, Candidate, CandidateSource, Claim, Conclusion, Evidence, Finding, Held, Rejection, Rungs, Stamp,
 };
 pub(crate) use names::named_enum;
-pub use names::{Action, RotationRule, StateName, Step, Trouble, VerifyOutcome, Why};
+pub use names::{Action, RotationRule, StateName, Step, StopAction, Trouble, VerifyOutcome, Why};
 pub use report::{LastVerify, NextStep, PlannedRotation, Report, RunnerReport, SharingReport};
 pub use rows::PrettyRows;
 pub use shared::{

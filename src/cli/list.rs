@@ -165,7 +165,7 @@ fn row(runner: &RunnerReport, now: Timestamp, columns: usize) -> Vec<Cell> {
 }
 
 /// The next step, when it is due and why: `rotate 2027-01-01T00:00:00Z (in 4h, before expiry)`.
-fn next_step(next: &NextStep, now: Timestamp) -> String {
+pub(super) fn next_step(next: &NextStep, now: Timestamp) -> String {
     let at = next.at.whole_seconds();
     let when = if at <= now { "now".to_owned() } else { format!("in {}", format_span(at.since(now))) };
     let words = |text: &str| text.replace('_', " ");
@@ -183,7 +183,7 @@ fn rotation_note(runner: &RunnerReport) -> &'static str {
 }
 
 /// An expiry without `expires`, which the heading says already.
-fn expiry(at: Timestamp, now: Timestamp) -> String {
+pub(super) fn expiry(at: Timestamp, now: Timestamp) -> String {
     expiry_text(Some(at), now).trim_start_matches("expires ").to_owned()
 }
 
@@ -207,6 +207,7 @@ mod tests {
             last_verify: None,
             next: None,
             rotation: None,
+            at_stop: None,
             action: None,
             error: None,
             sharing: None,

@@ -144,6 +144,18 @@ named_enum! {
 }
 
 named_enum! {
+    /// What a stop of the daemon does with a runner.
+    pub enum StopAction {
+        /// Nothing: it stays registered.
+        Keep = "keep",
+        /// It deletes the runner in GitLab.
+        DeleteRunner = "delete_runner",
+        /// It deletes this machine's manager of the runner.
+        DeleteManager = "delete_manager",
+    }
+}
+
+named_enum! {
     /// A problem that needs a human.
     pub enum Trouble {
         /// Registration tokens are disabled on this GitLab (410).

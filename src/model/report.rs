@@ -6,7 +6,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::{Action, RotationRule, RunnerId, ServerUrl, ShareName, StateName, Step, Timestamp, VerifyOutcome, Why};
+use super::{
+    Action, RotationRule, RunnerId, ServerUrl, ShareName, StateName, Step, StopAction, Timestamp, VerifyOutcome, Why,
+};
 use crate::secret::Fingerprint;
 
 /// The output of `list`, `verify`, `rotate`, `register` and `unregister`, and the daemon's status.
@@ -58,6 +60,9 @@ pub struct RunnerReport {
     /// When its token is rotated; absent outside the daemon and `plan`.
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub rotation: Option<PlannedRotation>,
+    /// What a stop of the daemon does with it; only `plan` says it.
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
+    pub at_stop: Option<StopAction>,
     /// What a one-shot command did with it.
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub action: Option<Action>,

@@ -5,6 +5,7 @@ mod first_api;
 mod fleet;
 mod help;
 mod list;
+mod plan;
 mod register;
 mod rotate;
 mod shared;

@@ -311,6 +311,7 @@ fn report() -> RunnerReport {
         last_verify: Some(LastVerify { at, outcome: VerifyOutcome::Accepted }),
         next: None,
         rotation: None,
+        at_stop: None,
         action: None,
         error: None,
         sharing: None,
