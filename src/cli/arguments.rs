@@ -436,6 +436,9 @@ pub struct UnregisterArguments {
     /// Select all entries of config.toml
     #[arg(long, visible_alias = "all", conflicts_with_all = SELECTORS)]
     pub all_runners: bool,
+    /// Do not ask for confirmation: with --all-runners, a terminal is asked first
+    #[arg(long)]
+    pub yes: bool,
     /// API version that the runners were registered with [default: as recorded when registered here]
     #[arg(long, value_enum, value_name = "VERSION")]
     pub api: Option<Api>,
