@@ -18,6 +18,7 @@ mod interrupt;
 mod list;
 mod manual;
 mod outcome;
+mod plan;
 mod progress;
 mod register;
 mod report;
@@ -41,7 +42,7 @@ use tokio::task::LocalSet;
 
 pub use exit::Exit;
 
-use arguments::{Arguments, Command, Output};
+use arguments::{Arguments, Command, Output, PlanArguments, RunArguments};
 use context::Context;
 use error::Error;
 use interrupt::Interrupt;
@@ -112,6 +113,12 @@ fn work(command: Command, context: &Context<'_>, runtime: &Runtime, signals: Sig
     let reporter = context.reporter;
     limit_reads(ReadLimit::Signal, has_any_arrived);
     match command {
+        Command::Run(RunArguments { dry_run: true, .. }) => {
+            one_shot(runtime, signals, reporter, |interrupt| plan::plan(context, PlanArguments::default(), interrupt))
+        }
+        Command::Plan(arguments) => {
+            one_shot(runtime, signals, reporter, |interrupt| plan::plan(context, arguments, interrupt))
+        }
         Command::Run(arguments) => runtime.block_on(run::run(context, &arguments, signals)),
         Command::List => runtime.block_on(until_signal(signals, list::list(context))),
         Command::Status(arguments) => runtime.block_on(status::status(context, &arguments, signals)),
@@ -167,7 +174,9 @@ fn log_config(arguments: &Arguments, environment: &Environment, reporter: &Repor
     let level = match (arguments.global.log_level, word("LOG_LEVEL")) {
         (Some(level), _) => level,
         (None, Some(word)) => word.parse().map_err(|error| Error::Usage(format!("LOG_LEVEL: {error}")))?,
-        (None, None) if matches!(arguments.command, Command::Run(_)) => LogLevel::Info,
+        (None, None) if matches!(arguments.command, Command::Run(RunArguments { dry_run: false, .. })) => {
+            LogLevel::Info
+        }
         (None, None) => LogLevel::Warn,
     };
     let format = match (arguments.global.log_format, word("LOG_FORMAT")) {

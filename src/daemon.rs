@@ -6,6 +6,7 @@
 //!
 //! Everything runs on the caller's current-thread runtime. How a runner is driven is the engine's matter.
 
+mod announcements;
 mod assembly;
 mod config_change;
 mod disk_watch;

@@ -25,7 +25,7 @@ use crate::secret::random_bits;
 use crate::store::{self, Store};
 
 pub use config::{
-    Config, GRACE, OnReboot, Policy, PolicySelector, RotatePolicy, Shutdown, Unregister, UnregisterShared,
+    Config, GRACE, OnReboot, Policy, PolicySelector, RotateFound, RotatePolicy, Shutdown, Unregister, UnregisterShared,
     VERIFY_ENROLLED, VERIFY_FOUND,
 };
 pub use drive::{Budget, Caller, Drive};
@@ -34,8 +34,8 @@ pub use inventory::{
     Enrolled, Inventory, ManagedRunner, Related, Relation, inventory, relate, retake_inventory, take_inventory,
     taken_keys,
 };
-pub use policy::{command_rules, deletion_at_stop, rules};
-pub use report::record_report;
+pub use policy::{AtStop, at_stop, command_rules, deletion_at_stop, found_policy, rules};
+pub use report::{planned_report, record_report};
 
 /// What all drivers of a process share.
 pub struct Engine<S, D, C> {

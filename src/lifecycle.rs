@@ -45,9 +45,9 @@ pub use crate::model::{Rejection, Rungs, Step, Trouble, Why};
 pub use apply::{Moment, Outcome, Settling, apply};
 pub use clocks::{Clocks, Ground, Life, believe, is_untimed, measured_life, precedes_issue};
 pub use goal::{Goal, Taken, plan_towards};
-pub use plan::{Plan, plan};
+pub use plan::{Plan, next_rotation, plan};
 pub use recovery::{Recovery, RegisterAgain};
-pub use schedule::{Fraction, Share, outlives_twin, proves_dead, reset_from, rotate_at};
+pub use schedule::{Fraction, Rotation, Share, outlives_twin, proves_dead, reset_from};
 pub use state::{Active, Failed, NotRenewable, Rejected, State, Uncertain, Unregistered, Unsaved, Validity};
 
 /// The rules for one runner.
@@ -57,8 +57,8 @@ pub struct Rules {
     pub timing: Arc<Timing>,
     /// The interval between verifications of an accepted credential.
     pub verify_interval: Duration,
-    /// The share of a token's life after which it is rotated; `None` for no rotation.
-    pub rotate: Option<Share>,
+    /// When its token is rotated; `None` for never.
+    pub rotate: Option<Rotation>,
     /// Whether the same runner at another address may rotate the token: this one does so only once it is pressing.
     pub is_twin: bool,
     /// Whether no clock shows how long the token lives: a reset is followed by the next one only after a large part

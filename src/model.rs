@@ -29,8 +29,8 @@ pub use evidence::{
     Boot, Candidate, CandidateSource, Claim, Conclusion, Evidence, Finding, Held, Rejection, Rungs, Stamp,
 };
 pub(crate) use names::named_enum;
-pub use names::{Action, StateName, Step, Trouble, VerifyOutcome, Why};
-pub use report::{LastVerify, NextStep, Report, RunnerReport, SharingReport};
+pub use names::{Action, RotationRule, StateName, Step, StopAction, Trouble, VerifyOutcome, Why};
+pub use report::{LastVerify, NextStep, PlannedRotation, Report, RunnerReport, SharingReport};
 pub use rows::PrettyRows;
 pub use shared::{
     Lineage, Link, MAX_LINKS, MAX_SHARE_NAME_BYTES, Member, RecordedShare, Sender, ShareName, ShareNameError,

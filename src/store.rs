@@ -211,6 +211,15 @@ impl Store {
         self.work(BlockingStore::system_id).await
     }
 
+    /// The system_id that this machine has or is to have, without creating its file; `None` if it is still to be chosen by
+    /// chance.
+    ///
+    /// # Errors
+    /// As [`Store::system_id`].
+    pub async fn expected_system_id(&self) -> Result<Option<SystemId>, Error> {
+        self.work(BlockingStore::expected_system_id).await
+    }
+
     /// A hash of the machine-id that reveals a copied disk; `None` without a machine-id.
     pub async fn machine(&self) -> Option<Fingerprint> {
         self.work(|disk| Ok(disk.machine())).await.ok().flatten()

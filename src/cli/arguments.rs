@@ -116,6 +116,8 @@ pub enum Command {
     Unregister(UnregisterArguments),
     /// List the runners in config.toml without contacting a server
     List,
+    /// Show what the daemon would do next for every runner, and at a stop
+    Plan(PlanArguments),
     /// Show the status of the daemon's runners, or wait until all are ready
     Status(StatusArguments),
     /// Check the daemon's health, for example as a container's HEALTHCHECK
@@ -145,6 +147,9 @@ pub struct RunArguments {
     /// Enroll, verify and rotate what is due once, then exit
     #[arg(long)]
     pub once: bool,
+    /// Show what would be done, like `plan`, and exit
+    #[arg(long, conflicts_with_all = ["once", "listen_address", "allow_remote"])]
+    pub dry_run: bool,
     /// Also serve HTTP at these addresses, such as 127.0.0.1:9252, separated by commas [env: LISTEN_ADDRESS]
     #[arg(long, value_name = "ADDRESS", conflicts_with = "once")]
     pub listen_address: Option<String>,
@@ -154,6 +159,17 @@ pub struct RunArguments {
     /// The daemon's socket.
     #[command(flatten)]
     pub socket: SocketArgument,
+}
+
+/// Shows what the daemon would do next for every runner, when and why, and what its stop would unregister.
+///
+/// Changes nothing, and works beside a running daemon. It goes by the files of this machine, as a start of the daemon
+/// does, which verifies each token first.
+#[derive(Args, Debug, Default)]
+pub struct PlanArguments {
+    /// Verify the tokens with the server first, as `verify` does
+    #[arg(long)]
+    pub verify: bool,
 }
 
 /// The daemon's socket.
@@ -420,6 +436,9 @@ pub struct UnregisterArguments {
     /// Select all entries of config.toml
     #[arg(long, visible_alias = "all", conflicts_with_all = SELECTORS)]
     pub all_runners: bool,
+    /// Do not ask for confirmation: with --all-runners, a terminal is asked first
+    #[arg(long)]
+    pub yes: bool,
     /// API version that the runners were registered with [default: as recorded when registered here]
     #[arg(long, value_enum, value_name = "VERSION")]
     pub api: Option<Api>,
@@ -529,6 +548,7 @@ impl Arguments {
             | Command::Rotate(_)
             | Command::Unregister(_)
             | Command::List
+            | Command::Plan(_)
             | Command::Fleet(_)
             | Command::Shared(_)
             | Command::Completions(_)
@@ -546,6 +566,7 @@ impl Arguments {
             Command::Unregister(unregister) => (&unregister.selection.token, &None),
             Command::Run(_)
             | Command::List
+            | Command::Plan(_)
             | Command::Fleet(_)
             | Command::Shared(_)
             | Command::Status(_)

@@ -7,7 +7,7 @@ use super::report::Reporter;
 use crate::clock::{Clock as _, SystemClock};
 use crate::error_chain::chain;
 use crate::files::{is_there, read_within_limit};
-use crate::model::Timestamp;
+use crate::model::{RunnerKey, Timestamp};
 use crate::settings::{self, Environment, Overrides, Settings};
 use crate::store::{self, Store};
 
@@ -31,6 +31,13 @@ impl<'a> Context<'a> {
     pub(super) fn command_settings(&self) -> Result<Settings, Error> {
         let (overrides, environment) = (self.overrides.clone(), self.environment.clone());
         let load = move || settings::load_for_command(&overrides, &environment);
+        Ok(until_signal(Path::new("agent.toml"), load)??)
+    }
+
+    /// The settings of the daemon, whose enrollments keep the names that their runners have.
+    pub(super) fn daemon_settings(&self, names: Vec<(RunnerKey, String)>) -> Result<Settings, Error> {
+        let (overrides, environment) = (self.overrides.clone(), self.environment.clone().remembering(names));
+        let load = move || settings::load(&overrides, &environment);
         Ok(until_signal(Path::new("agent.toml"), load)??)
     }
 

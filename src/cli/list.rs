@@ -11,7 +11,7 @@ use super::text::{expiry_text, printable};
 use super::{Error, Exit};
 use crate::engine::{Config, inventory, record_report};
 use crate::files::look;
-use crate::model::{NextStep, RunnerReport, SharingReport, StateName, Timestamp, format_span};
+use crate::model::{NextStep, RotationRule, RunnerReport, SharingReport, StateName, Step, Timestamp, format_span};
 use crate::settings;
 use crate::store::{self, Store};
 
@@ -158,22 +158,32 @@ fn row(runner: &RunnerReport, now: Timestamp, columns: usize) -> Vec<Cell> {
         Cell::new(runner.token_fingerprint.as_ref().map(ToString::to_string)),
         Cell::new(Some(runner.state.to_string())),
         Cell::new(runner.token_expires_at.map(|at| expiry(at, now))),
-        Cell::new(runner.next.as_ref().map(|next| next_step(next, now))),
+        Cell::new(runner.next.as_ref().map(|next| next_step(next, now) + rotation_note(runner))),
     ];
     cells.truncate(columns);
     cells
 }
 
 /// The next step, when it is due and why: `rotate 2027-01-01T00:00:00Z (in 4h, before expiry)`.
-fn next_step(next: &NextStep, now: Timestamp) -> String {
+pub(super) fn next_step(next: &NextStep, now: Timestamp) -> String {
     let at = next.at.whole_seconds();
     let when = if at <= now { "now".to_owned() } else { format!("in {}", format_span(at.since(now))) };
     let words = |text: &str| text.replace('_', " ");
     format!("{} {at} ({when}, {})", words(next.step.as_str()), words(next.why.as_str()))
 }
 
+/// What the next step does not say about the rotation of the token.
+fn rotation_note(runner: &RunnerReport) -> &'static str {
+    let is_rotation = runner.next.as_ref().is_some_and(|next| next.step == Step::Rotate);
+    match runner.rotation.map(|rotation| rotation.rule) {
+        Some(RotationRule::LastResort) if !is_rotation => "; rotated as a last resort",
+        Some(RotationRule::Off) => "; not rotated",
+        Some(RotationRule::ShareOfLife | RotationRule::LastResort) | None => "",
+    }
+}
+
 /// An expiry without `expires`, which the heading says already.
-fn expiry(at: Timestamp, now: Timestamp) -> String {
+pub(super) fn expiry(at: Timestamp, now: Timestamp) -> String {
     expiry_text(Some(at), now).trim_start_matches("expires ").to_owned()
 }
 
@@ -196,6 +206,8 @@ mod tests {
             since: None,
             last_verify: None,
             next: None,
+            rotation: None,
+            at_stop: None,
             action: None,
             error: None,
             sharing: None,

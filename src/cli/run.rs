@@ -49,7 +49,7 @@ fn report(context: &Context<'_>, pass: Pass) -> Exit {
     Exit::of_all(&exits)
 }
 
-fn of_unusable(entry: &Entry) -> RunnerReport {
+pub(super) fn of_unusable(entry: &Entry) -> RunnerReport {
     let error = entry.access().err().map(|problem| format!("in line {}, {problem}", entry.line));
     RunnerReport { state: StateName::Unusable, error, ..of_entry(entry) }
 }

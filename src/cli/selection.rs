@@ -111,6 +111,12 @@ impl Owners {
 }
 
 impl Candidate {
+    /// The name of its first entry, or the label of its runner.
+    pub(super) fn name(&self) -> Option<String> {
+        let of_entry = self.entries.first().and_then(|entry| entry.name.clone());
+        of_entry.or_else(|| self.runner.as_ref().ok().map(|managed| managed.runner.label().to_owned()))
+    }
+
     /// The runner's record, if its entry can be used.
     pub(super) fn record(&self) -> Option<&Record> {
         self.runner.as_ref().ok().map(|managed| &managed.runner.record)

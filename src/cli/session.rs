@@ -49,7 +49,16 @@ impl CommandSession {
         interrupt: Interrupt,
         parallel: Option<u16>,
     ) -> Result<Self, Error> {
-        let settings = context.command_settings()?;
+        Self::with_settings(context, context.command_settings()?, interrupt, parallel).await
+    }
+
+    /// The same with settings that were read already.
+    pub(super) async fn with_settings(
+        context: &Context<'_>,
+        settings: Settings,
+        interrupt: Interrupt,
+        parallel: Option<u16>,
+    ) -> Result<Self, Error> {
         settings.log_warnings();
         let Settings { store, mut gitlab, engine: config, .. } = settings;
         gitlab.in_flight_per_host = parallel

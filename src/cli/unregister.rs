@@ -1,13 +1,15 @@
 //! `unregister`: removes runners from the server and from config.toml.
 
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::arguments::{Api, UnregisterArguments};
+use super::confirm::ask_to_confirm;
 use super::context::Context;
 use super::interrupt::Interrupt;
 use super::outcome::{RunnerOutcome, described};
-use super::selection::{RunnerSelector, Selected};
+use super::selection::{Candidate, RunnerSelector, Selected};
 use super::session::{CommandSession, Driver, error_of};
 use super::shared_entry::drop_entry;
 use super::{Error, Exit};
@@ -30,6 +32,7 @@ pub(super) async fn unregister(
     }
     let tls = arguments.tls.clone().files(&context.environment);
     let (api, parallel) = (arguments.api, arguments.parallel);
+    let asks = arguments.all_runners && !arguments.yes && io::stdin().is_terminal();
     let selector = RunnerSelector::new(arguments.selection, &context.environment)?;
     let work = async {
         let session = CommandSession::open(context, interrupt.clone(), parallel).await?;
@@ -46,6 +49,9 @@ pub(super) async fn unregister(
             let outcome = unregister_one(Rc::new(session), with_api(api, managed)).await;
             return Ok(reporter.report_outcomes(vec![outcome]));
         }
+        if asks {
+            confirm_all(&session, &selector).await?;
+        }
         session.for_all_selected(&selector, |session, selected| unregister_selected(session, api, selected)).await
     };
     tokio::select! {
@@ -54,6 +60,23 @@ pub(super) async fn unregister(
         result = work => result,
     }
 }
+
+/// Shows on a terminal how many runners are unregistered, and asks whether to continue.
+async fn confirm_all(session: &CommandSession, selector: &RunnerSelector) -> Result<(), Error> {
+    let chosen = selector.choose(session.candidates().await?)?;
+    if chosen.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = chosen.iter().filter_map(Candidate::name).collect();
+    let (shown, more) = names.split_at(names.len().min(MOST_NAMES));
+    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+    let (count, config) = (chosen.len(), session.ops().disk().config_path().display());
+    session.reporter.remark(&format!("unregistering all runners in {config} ({count}): {}{more}", shown.join(", ")));
+    ask_to_confirm(&session.interrupt, "confirm with --yes").await
+}
+
+/// How many runners the question names.
+const MOST_NAMES: usize = 10;
 
 /// Unregisters a runner, or only removes the selected entry if others use its token. Does nothing if an entry that is
 /// not selected may be the same runner.

@@ -84,7 +84,8 @@ async fn drop_entry(session: &CommandSession, mut driver: Driver) -> RunnerOutco
     }
 }
 
-fn not_verified(report: RunnerReport, drive: Drive) -> RunnerOutcome {
+/// The outcome of a verification without a result.
+pub(super) fn not_verified(report: RunnerReport, drive: Drive) -> RunnerOutcome {
     let outcome = drive.outcome();
     let error = error_of(drive);
     let (action, line) = match (outcome, &error) {

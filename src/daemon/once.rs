@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use tokio::task::{JoinSet, LocalSet};
 
+use super::announcements::log_found;
 use super::worker::{Acceptance, Secrets, Worker};
 use super::{Parts, Shared};
 use crate::clock::Clock;
@@ -65,6 +66,9 @@ async fn pass<S: Server, D: Disk, C: Clock>(shared: Rc<Shared<S, D, C>>, config:
     let (mut inventory, _) = take_inventory(&shared.engine.ops, &config, shared.engine.now()).await?;
     inventory.apply_changes(&shared.engine.ops, &BTreeSet::new()).await?;
     inventory.log_warnings();
+    if let Some((count, policy)) = inventory.found(&config) {
+        log_found(count, policy);
+    }
     let errors = std::mem::take(&mut inventory.errors);
     // Nothing changes during a pass.
     let secrets = Rc::new(Secrets::default());

@@ -59,6 +59,8 @@ enum Place<S, D, C> {
 /// A runner at work.
 struct AtWork<S, D, C> {
     hand: Hand<Work<S, D, C>>,
+    /// Its name if a stop unregisters it, as it was when it began.
+    leaving: Option<String>,
     /// The entries that the runner answered for when it began.
     target: EntrySelector,
     host: Rc<str>,
@@ -222,6 +224,11 @@ impl<S: Server, D: Disk, C: Clock> Roster<S, D, C> {
         }
     }
 
+    /// The runners that a stop unregisters, as far as this is known: one at work may come to another state.
+    pub(super) fn leaving(&self) -> Vec<String> {
+        self.members.values().filter_map(Member::leaving).collect()
+    }
+
     /// Gives no more turns. What is at work may finish, and a token that is in memory alone is written; every other runner
     /// ends at once. Told commands are forgotten.
     pub(super) fn stop(&mut self) {
@@ -363,14 +370,21 @@ impl<S: Server, D: Disk, C: Clock> Roster<S, D, C> {
         is_last: bool,
         work: impl FnOnce(Box<Worker<S, D, C>>) -> Work<S, D, C>,
     ) -> Place<S, D, C> {
-        let (target, host) = (worker.target(), worker.host());
+        let (leaving, target, host) = (worker.leaving(), worker.target(), worker.host());
         *self.busy.entry(Rc::clone(&host)).or_default() += 1;
         let hand = self.hands.begin(work(worker));
-        Place::Work(Box::new(AtWork { hand, target, host, is_last }))
+        Place::Work(Box::new(AtWork { hand, leaving, target, host, is_last }))
     }
 }
 
 impl<S: Server, D: Disk, C: Clock> Member<S, D, C> {
+    fn leaving(&self) -> Option<String> {
+        match &self.place {
+            Place::Rest { worker, .. } | Place::Queue { worker, .. } => worker.leaving(),
+            Place::Work(work) => work.leaving.clone(),
+        }
+    }
+
     fn target(&self) -> EntrySelector {
         match &self.place {
             Place::Rest { worker, .. } | Place::Queue { worker, .. } => worker.target(),

@@ -7,17 +7,18 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::announcements::log_unregistrations;
 use super::roster::Ended;
 use super::supervisor::Supervisor;
 use super::worker::DrainMode;
 use super::{Notice, Notices};
 use crate::clock::Clock;
-use crate::engine::{Config, Driver, OnReboot, Unregister, deletion_at_stop};
+use crate::engine::{AtStop, Config, Driver, OnReboot, at_stop};
 use crate::error_chain::chain;
-use crate::lifecycle::{Goal, Rejection, State};
+use crate::lifecycle::Goal;
 use crate::limits::operations_at_once;
 use crate::model::RunnerId;
-use crate::ops::{Deletion, Disk, Runner, Server, SoleCopies, Unregistration};
+use crate::ops::{Disk, Runner, Server, SoleCopies, Unregistration};
 
 /// One part in so many of the grace time is for what remains to be done then: thousands of runners take their time.
 const END_OF_PROCESS: u32 = 32;
@@ -63,6 +64,9 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         let end = Instant::now() + grace;
         let deadline = end - grace / END_OF_PROCESS;
         tracing::info!(unregister = mode == StopMode::ByPolicy, "stopping");
+        if mode == StopMode::ByPolicy {
+            log_unregistrations(&self.roster.leaving());
+        }
         self.sole_copies().close();
         self.shared.engine.ops.disk().hurry();
         self.roster.stop();
@@ -229,28 +233,17 @@ async fn unregister<S: Server, D: Disk, C: Clock>(mut driver: Driver<S, D, C>, d
 
 fn wants_unregistration<S: Server, D: Disk, C: Clock>(config: &Config, driver: &Driver<S, D, C>) -> bool {
     let runner = &driver.runner;
-    let is_lost = match driver.state() {
-        State::Retired { .. } => return false,
-        State::Uncertain(_) => true,
-        State::Rejected(rejected) => rejected.rejection == Rejection::Lost,
-        State::Unregistered(_) | State::Active(_) | State::NotRenewable(_) | State::Failed(_) => false,
-    };
-    if runner.record.credential.is_none() {
-        return false;
-    }
-    if is_lost {
-        tracing::warn!(
-            runner = runner.label(),
-            "not unregistered: the answer to a rotation was lost, and with it the token; delete the runner in GitLab if it is no longer needed"
-        );
-        return false;
-    }
-    match config.policy_of(runner).unregister.unwrap_or(config.shutdown.unregister) {
-        Unregister::Never => false,
-        // The next verification makes a manager again.
-        Unregister::Enrolled if deletion_at_stop(config, runner) == Deletion::Manager => driver.enrollment.is_some(),
-        Unregister::Enrolled => driver.enrollment.is_some() && can_be_made_again(config, runner),
-        Unregister::All => true,
+    match at_stop(config, runner, driver.enrollment.as_deref(), driver.state()) {
+        AtStop::Keep => false,
+        AtStop::TokenLost => {
+            tracing::warn!(
+                runner = runner.label(),
+                "not unregistered: the answer to a rotation was lost, and with it the token; delete the runner in GitLab if it is no longer needed"
+            );
+            false
+        }
+        AtStop::Unregister => true,
+        AtStop::UnregisterRenewable => can_be_made_again(config, runner),
     }
 }
 

@@ -22,7 +22,7 @@ use super::store_watch::{StoreEvent, StoreWatch};
 use super::worker::{FileState, Secrets, UnregisteredElsewhere, Worker};
 use super::{Changed, Heartbeat, Notice, Notices, Parts, Shared, Watch};
 use crate::clock::Clock;
-use crate::engine::{Config, Driver, Inventory, ManagedRunner, take_inventory};
+use crate::engine::{Config, Driver, Inventory, ManagedRunner, RotateFound, take_inventory};
 use crate::error_chain::chain;
 use crate::files::{late_read, limit_reads_while_serving};
 use crate::model::RunnerKey;
@@ -185,6 +185,8 @@ pub(super) struct Supervisor<S, D, C> {
     reload: ReloadStage,
     /// No inventory has been taken with these settings yet: the next one reports its warnings.
     has_new_settings: bool,
+    /// What the log says is done with the runners that were only found in config.toml.
+    announced_found: Option<RotateFound>,
     store_watch: StoreWatch,
 }
 
@@ -225,6 +227,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             next_inventory: None,
             reload: ReloadStage::Done,
             has_new_settings: false,
+            announced_found: None,
         };
         supervisor.expect_enrolled();
         supervisor
@@ -246,6 +249,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         self.known = snapshot;
         inventory.apply_changes(&engine.ops, &BTreeSet::new()).await?;
         inventory.log_warnings();
+        self.announce_found(&inventory);
         if !inventory.runners.is_empty() {
             self.probe().await;
         }

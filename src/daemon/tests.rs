@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::clock::Clock;
-use crate::engine::{Config, Policy, PolicySelector, RotatePolicy, Shutdown, Unregister};
+use crate::engine::{Config, Policy, PolicySelector, RotateFound, RotatePolicy, Shutdown, Unregister};
 use crate::gitlab::Disposition;
 use crate::lifecycle::{Fraction, RegisterAgain};
 use crate::log::Captured;
@@ -76,14 +76,19 @@ impl DaemonFixture {
     /// Adds a runner whose record says that it was created in GitLab.
     async fn add_created(&self) -> RunnerId {
         self.add_found("created");
-        self.run(Config::default(), secs(10), Notice::StopAndKeep).await;
+        self.run(rotating_found(), secs(10), Notice::StopAndKeep).await;
         self.disk.state().records.values_mut().for_each(|record| record.origin = Origin::Given);
         self.disk.state().entries[0].id.unwrap()
     }
 }
 
+/// Entries that were only found are rotated like those of enrollments.
+fn rotating_found() -> Config {
+    Config { rotate_found: RotateFound::Always, ..Config::default() }
+}
+
 fn enrolled(token: Token) -> Config {
-    Config { enrollments: vec![crate::ops::memory::enrollment(token)], ..Config::default() }
+    Config { enrollments: vec![crate::ops::memory::enrollment(token)], ..rotating_found() }
 }
 
 const HOUR: i64 = 3_600_000;
@@ -127,7 +132,7 @@ async fn a_refused_runner_does_not_affect_a_healthy_one() {
     let dead = Credential { token: Token::parse("glrtr-dead").unwrap(), obtained_at: None, expiry: Expiry::Unknown };
     fixture.disk.add_entry("dead", None, &dead);
     fixture.add_found("healthy");
-    fixture.run(Config::default(), life * 10, Notice::StopAndKeep).await;
+    fixture.run(rotating_found(), life * 10, Notice::StopAndKeep).await;
     let requests = fixture.server.requests();
     let resets: Vec<_> = requests.iter().filter(|request| request.call == "reset").map(|request| request.at).collect();
     assert!(resets.len() >= 10, "{} rotations in ten lives", resets.len());
@@ -164,7 +169,7 @@ async fn a_lost_reset_that_was_not_executed_is_repeated() {
     let fixture = DaemonFixture::new(Some(secs(3600)));
     fixture.add_found("found");
     fixture.server.inject("reset", Fault::Fail(UNKNOWN));
-    fixture.run(Config::default(), secs(2800), Notice::StopAndKeep).await;
+    fixture.run(rotating_found(), secs(2800), Notice::StopAndKeep).await;
     let calls = fixture.server.calls();
     assert_eq!(calls, ["verify", "reset", "verify", "verify", "reset"]);
     assert!(fixture.disk.state().journal.is_empty());
@@ -175,7 +180,7 @@ async fn a_lost_reset_that_was_executed_is_not_repeated() {
     let fixture = DaemonFixture::new(Some(secs(3600)));
     fixture.add_found("found");
     fixture.server.inject("reset", Fault::LoseAnswer);
-    fixture.run(Config::default(), secs(6 * 3600), Notice::StopAndKeep).await;
+    fixture.run(rotating_found(), secs(6 * 3600), Notice::StopAndKeep).await;
     let resets = fixture.server.calls().iter().filter(|call| **call == "reset").count();
     assert_eq!(resets, 1);
     let state = fixture.disk.state().records.values().next().unwrap().state;
@@ -187,7 +192,7 @@ async fn writing_config_toml_is_retried_until_it_succeeds() {
     let fixture = DaemonFixture::new(Some(secs(3600)));
     fixture.add_found("found");
     fixture.disk.fail("edit", 5);
-    fixture.run(Config::default(), secs(3300), Notice::StopAndKeep).await;
+    fixture.run(rotating_found(), secs(3300), Notice::StopAndKeep).await;
     assert_eq!(fixture.server.calls(), ["verify", "reset"]);
     let (_, served) = fixture.server.runners().into_iter().next().unwrap();
     assert_eq!(fixture.disk.tokens(), [served.token]);
@@ -201,7 +206,7 @@ async fn a_clock_that_is_an_hour_off_delays_no_rotation() {
         let fixture = DaemonFixture::new(Some(life));
         *fixture.clock.offset_millis.borrow_mut() = skew_millis;
         fixture.add_found("found");
-        fixture.run(Config::default(), life * 3, Notice::StopAndKeep).await;
+        fixture.run(rotating_found(), life * 3, Notice::StopAndKeep).await;
         let resets = fixture.server.requests().iter().filter(|request| request.call == "reset").count();
         assert!((4..=5).contains(&resets), "{resets} rotations with a skew of {skew_millis}");
         assert_eq!(fixture.disk.tokens().len(), 1);
@@ -210,7 +215,7 @@ async fn a_clock_that_is_an_hour_off_delays_no_rotation() {
 
 #[tokio::test(start_paused = true)]
 async fn the_life_of_a_token_starts_at_its_own_issue() {
-    let (enrolled, found) = (enrolled(registration_token()), Config::default());
+    let (enrolled, found) = (enrolled(registration_token()), rotating_found());
     for (config, skew_millis) in
         [&enrolled, &found].into_iter().flat_map(|config| [0, -HOUR, HOUR].map(|skew| (config, skew)))
     {
@@ -249,7 +254,7 @@ async fn a_clock_jump_causes_one_verification() {
         sleep(secs(3600)).await;
         *clock.offset_millis.borrow_mut() = 5 * HOUR;
     };
-    tokio::join!(fixture.run(Config::default(), secs(3 * 3600), Notice::StopAndKeep), jump);
+    tokio::join!(fixture.run(rotating_found(), secs(3 * 3600), Notice::StopAndKeep), jump);
     assert_eq!(fixture.server.calls(), ["verify", "verify"]);
 }
 
@@ -258,7 +263,7 @@ async fn a_reload_verifies_once_and_now() {
     let fixture = DaemonFixture::new(None);
     fixture.add_found("found");
     let (notices, inbox) = mpsc::unbounded_channel();
-    let daemon = run(Config::default(), fixture.parts(), inbox);
+    let daemon = run(rotating_found(), fixture.parts(), inbox);
     let script = async {
         sleep(secs(10)).await;
         notices.send(Notice::Reload).unwrap();
@@ -275,7 +280,7 @@ async fn an_old_copy_of_config_toml_is_corrected_without_a_reset() {
     let fixture = DaemonFixture::new(Some(secs(3600)));
     let old = fixture.add_found("found");
     let (notices, inbox) = mpsc::unbounded_channel();
-    let daemon = run(Config::default(), fixture.parts(), inbox);
+    let daemon = run(rotating_found(), fixture.parts(), inbox);
     let script = async {
         sleep(secs(2700)).await;
         let current = fixture.disk.tokens();
@@ -567,7 +572,7 @@ async fn an_enrollment_that_moves_leaves_its_old_runner_alone() {
 async fn a_runner_that_is_no_longer_enrolled_is_not_unregistered() {
     let fixture = DaemonFixture::new(None);
     fixture.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
-    fixture.run(Config::default(), secs(10), Notice::Stop).await;
+    fixture.run(rotating_found(), secs(10), Notice::Stop).await;
     assert_eq!(fixture.server.runners().len(), 1);
     assert_eq!(fixture.disk.tokens().len(), 1);
 }
@@ -577,7 +582,7 @@ async fn a_removed_enrollment_without_a_runner_is_forgotten() {
     let fixture = DaemonFixture::new(None);
     let (notices, inbox) = mpsc::unbounded_channel();
     let mut parts = fixture.parts();
-    parts.reload = Box::new(|| Box::pin(ready(Some(Config::default()))));
+    parts.reload = Box::new(|| Box::pin(ready(Some(rotating_found()))));
     let daemon = run(enrolled(Token::parse("wrong").unwrap()), parts, inbox);
     let script = async {
         sleep(secs(10)).await;
@@ -616,7 +621,7 @@ async fn the_daemon_is_ready_again_only_after_the_last_reload() {
             None
         })
     });
-    let daemon = run(Config::default(), parts, inbox);
+    let daemon = run(rotating_found(), parts, inbox);
     let script = async {
         let mut entered = || std::iter::from_fn(|| phases.try_recv().ok()).collect::<Vec<_>>();
         sleep(secs(10)).await;
@@ -654,7 +659,7 @@ async fn a_reload_whose_inventory_panics_ends_and_is_made_up_for() {
         assert_eq!(fixture.server.calls(), ["verify"]);
         notices.send(Notice::StopAndKeep).unwrap();
     };
-    let (result, ()) = tokio::join!(run(Config::default(), parts, inbox), script);
+    let (result, ()) = tokio::join!(run(rotating_found(), parts, inbox), script);
     result.unwrap();
 }
 
@@ -683,7 +688,7 @@ async fn a_reload_that_is_asked_for_again_while_its_settings_are_read_ends_once_
         assert_eq!(entered(), [Phase::Serving]);
         notices.send(Notice::StopAndKeep).unwrap();
     };
-    let (result, ()) = tokio::join!(run(Config::default(), parts, inbox), script);
+    let (result, ()) = tokio::join!(run(rotating_found(), parts, inbox), script);
     result.unwrap();
 }
 
@@ -703,7 +708,7 @@ async fn a_clock_that_is_a_day_ahead_delays_no_rotation() {
     let credential = fixture.add_found("found");
     // The time of issue is unknown.
     fixture.disk.state().entries[0].obtained_at = None;
-    fixture.run(Config::default(), life, Notice::StopAndKeep).await;
+    fixture.run(rotating_found(), life, Notice::StopAndKeep).await;
     let first = fixture.server.requests().into_iter().find(|request| request.call == "reset").unwrap();
     assert!(first.at < credential.expiry.at().unwrap());
     assert_eq!(fixture.server.calls().iter().filter(|call| **call == "reset").count(), 1);
@@ -716,9 +721,123 @@ async fn a_policy_by_id_applies_once_the_id_is_known() {
     fixture.disk.add_entry("found", None, &credential);
     let selector = PolicySelector { id: Some(id), ..PolicySelector::default() };
     let policy = Policy { selector, rotate: None, unregister: None, shared: Some(true) };
-    let config = Config { policies: vec![policy], ..Config::default() };
+    let config = Config { policies: vec![policy], ..rotating_found() };
     fixture.run(config, secs(3500), Notice::StopAndKeep).await;
     assert_eq!(fixture.server.calls(), ["verify"]);
+}
+
+fn with_found(rotate_found: RotateFound) -> Config {
+    Config { rotate_found, ..Config::default() }
+}
+
+/// How many resets were sent.
+fn resets(fixture: &DaemonFixture) -> usize {
+    fixture.server.calls().iter().filter(|call| **call == "reset").count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn found_entry_is_rotated_by_the_rule_for_found_entries() {
+    let life = secs(86_400);
+    for (rule, before, after) in
+        [(RotateFound::Never, 0, 0), (RotateFound::LastResort, 0, 1), (RotateFound::Always, 1, 1)]
+    {
+        let fixture = DaemonFixture::new(Some(life));
+        fixture.add_found("found");
+        fixture.run(with_found(rule), life * 89 / 100, Notice::StopAndKeep).await;
+        assert_eq!(resets(&fixture), before, "{rule}");
+        fixture.run(with_found(rule), life * 4 / 100, Notice::StopAndKeep).await;
+        assert_eq!(resets(&fixture), after, "{rule}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_that_was_rotated_before_is_rotated_at_its_share_of_the_life() {
+    let life = secs(86_400);
+    let fixture = DaemonFixture::new(Some(life));
+    fixture.add_found("found");
+    fixture.run(rotating_found(), life * 70 / 100, Notice::StopAndKeep).await;
+    fixture.run(with_found(RotateFound::Never), life * 80 / 100, Notice::StopAndKeep).await;
+    assert_eq!(resets(&fixture), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn runner_whose_enrollment_is_gone_is_rotated_like_before() {
+    let life = secs(86_400);
+    let fixture = DaemonFixture::new(Some(life));
+    fixture.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
+    fixture.run(with_found(RotateFound::Never), life * 70 / 100, Notice::StopAndKeep).await;
+    assert_eq!(resets(&fixture), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn runner_table_with_a_rotate_setting_decides_about_a_found_entry() {
+    let life = secs(86_400);
+    for (rotate, expected) in [(RotatePolicy::Auto, 1), (RotatePolicy::Always, 1), (RotatePolicy::Off, 0)] {
+        let fixture = DaemonFixture::new(Some(life));
+        fixture.add_found("found");
+        let selector = PolicySelector { name: Some("found".to_owned()), ..PolicySelector::default() };
+        let policy = Policy { selector, rotate: Some(rotate), unregister: None, shared: None };
+        let config = Config { policies: vec![policy], ..with_found(RotateFound::Never) };
+        fixture.run(config, life * 70 / 100, Notice::StopAndKeep).await;
+        assert_eq!(resets(&fixture), expected, "{rotate:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_line_says_what_is_done_with_found_entries_and_another_one_after_a_change() {
+    let fixture = DaemonFixture::new(Some(secs(86_400)));
+    (1..=3).for_each(|number| drop(fixture.add_found(&format!("found-{number}"))));
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let mut parts = fixture.parts();
+    parts.reload = Box::new(|| Box::pin(ready(Some(with_found(RotateFound::Never)))));
+    let log = Captured::start();
+    let told = |log: &Captured| log.text().matches("were not made by this agent").count();
+    let script = async {
+        sleep(secs(10)).await;
+        assert!(log.text().contains("at 90 % of their life"), "{}", log.text());
+        assert!(log.text().contains("runners=3"), "{}", log.text());
+        assert_eq!(told(&log), 1);
+        for _ in 0..2 {
+            notices.send(Notice::Reload).unwrap();
+            sleep(secs(10)).await;
+            assert_eq!(told(&log), 2);
+        }
+        assert!(log.text().contains("are not rotated"), "{}", log.text());
+        // The workers follow it as well.
+        sleep(secs(86_000)).await;
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(run(Config::default(), parts, inbox), script);
+    result.unwrap();
+    assert_eq!(resets(&fixture), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_says_in_one_line_what_it_unregisters_before_it_does() {
+    let fixture = DaemonFixture::new(None);
+    (1..=7).for_each(|number| drop(fixture.add_found(&format!("found-{number}"))));
+    let shutdown = Shutdown { unregister: Unregister::All, ..Config::default().shutdown };
+    let config = Config { shutdown, ..Config::default() };
+    let log = Captured::start();
+    fixture.run(config.clone(), secs(10), Notice::StopAndKeep).await;
+    assert!(!log.text().contains("unregistering"), "{}", log.text());
+    fixture.run(config, secs(10), Notice::Stop).await;
+    let text = log.text();
+    let lines: Vec<_> = text.lines().filter(|line| line.contains("unregistering them")).collect();
+    assert_eq!(lines.len(), 1, "{text}");
+    assert!(lines[0].contains("runners=7") && lines[0].contains("and 2 more"), "{text}");
+    assert!(lines[0].contains("`[shutdown] unregister = \"never\"`") && lines[0].contains("QUIT"), "{text}");
+    let (said, done) = (text.find("unregistering them").unwrap(), text.find(" unregistered").unwrap());
+    assert!(said < done, "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_says_nothing_about_runners_that_it_keeps() {
+    let fixture = DaemonFixture::new(None);
+    fixture.add_found("found");
+    let log = Captured::start();
+    fixture.run(Config::default(), secs(10), Notice::Stop).await;
+    assert!(log.text().contains("stopping") && !log.text().contains("unregistering"), "{}", log.text());
 }
 
 #[tokio::test(start_paused = true)]
@@ -736,7 +855,7 @@ async fn a_token_that_is_never_renewed_causes_few_requests() {
     let fixture = DaemonFixture::new(Some(secs(86_400)));
     fixture.add_found("found");
     fixture.server.inject_always("reset", Some(Fault::Fail(Disposition::Refused)));
-    fixture.run(Config::default(), secs(86_000), Notice::StopAndKeep).await;
+    fixture.run(rotating_found(), secs(86_000), Notice::StopAndKeep).await;
     let calls = fixture.server.calls().len();
     assert!(calls < 60, "{calls} requests");
 }
@@ -782,7 +901,7 @@ async fn an_access_token_recovers_a_lost_token_once_the_old_one_is_refused_twice
     let fixture = DaemonFixture::new(Some(secs(3600)));
     fixture.add_found("found");
     fixture.server.inject("reset", Fault::LoseAnswer);
-    fixture.run(with_access_token(Config::default()), secs(2400 + 180), Notice::StopAndKeep).await;
+    fixture.run(with_access_token(rotating_found()), secs(2400 + 180), Notice::StopAndKeep).await;
     let requests = fixture.server.requests();
     let lost = requests.iter().find(|request| request.call == "reset").unwrap().at;
     let recovered = requests.iter().find(|request| request.call == "reset_by_id").unwrap().at;
@@ -807,9 +926,9 @@ async fn a_runner_deleted_on_the_server_is_not_recovered() {
     let fixture = DaemonFixture::new(Some(secs(86_400)));
     fixture.add_found("found");
     let id = fixture.disk.state().entries[0].id.unwrap();
-    fixture.run(with_access_token(Config::default()), secs(10), Notice::StopAndKeep).await;
+    fixture.run(with_access_token(rotating_found()), secs(10), Notice::StopAndKeep).await;
     fixture.server.remove_runner(id);
-    fixture.run(with_access_token(Config::default()), secs(3600), Notice::StopAndKeep).await;
+    fixture.run(with_access_token(rotating_found()), secs(3600), Notice::StopAndKeep).await;
     let calls = fixture.server.calls();
     assert_eq!(calls.iter().filter(|call| **call == "reset_by_id").count(), 2, "{calls:?}");
     assert!(calls.len() < 12, "{calls:?}");
@@ -831,7 +950,7 @@ async fn two_machines_do_not_keep_resetting_a_token_by_id() {
         }
         clock
     };
-    let mut config = with_access_token(Config::default());
+    let mut config = with_access_token(rotating_found());
     config.verify_found = secs(600);
     let ours = fixture.run(config, secs(20 * 3600), Notice::StopAndKeep);
     tokio::join!(ours, rival);
@@ -917,12 +1036,12 @@ async fn a_token_is_not_rotated_while_another_machine_uses_it() {
         sleep(life * 61 / 100).await;
         fixture.server.contact_from(id, "s_another00001", fixture.clock.truth());
     };
-    let ours = fixture.run(with_access_token(Config::default()), life * 67 / 100, Notice::StopAndKeep);
+    let ours = fixture.run(with_access_token(rotating_found()), life * 67 / 100, Notice::StopAndKeep);
     tokio::join!(ours, other);
     let calls = fixture.server.calls();
     let asked = calls.iter().filter(|call| **call == "managers").count();
     assert!(!calls.contains(&"reset") && (1..=12).contains(&asked), "{asked} requests");
-    fixture.run(with_access_token(Config::default()), life * 10 / 100, Notice::StopAndKeep).await;
+    fixture.run(with_access_token(rotating_found()), life * 10 / 100, Notice::StopAndKeep).await;
     assert_eq!(fixture.server.calls().iter().filter(|call| **call == "reset").count(), 1);
 }
 
@@ -930,7 +1049,7 @@ async fn a_token_is_not_rotated_while_another_machine_uses_it() {
 async fn a_token_is_not_reset_by_id_if_another_machine_uses_it() {
     let fixture = DaemonFixture::new(Some(secs(3600)));
     let id = fixture.add_created().await;
-    let mut config = with_access_token(Config::default());
+    let mut config = with_access_token(rotating_found());
     (config.rotate, config.verify_found) = (None, secs(600));
     let other = async {
         sleep(secs(3700)).await;
@@ -946,7 +1065,7 @@ async fn an_unknown_number_of_users_does_not_block_a_rotation() {
     let fixture = DaemonFixture::new(Some(secs(3600)));
     fixture.add_created().await;
     fixture.server.inject_always("managers", Some(Fault::Fail(NOT_EXECUTED)));
-    fixture.run(with_access_token(Config::default()), secs(3000), Notice::StopAndKeep).await;
+    fixture.run(with_access_token(rotating_found()), secs(3000), Notice::StopAndKeep).await;
     assert!(fixture.server.calls().contains(&"reset"));
 }
 
@@ -1023,7 +1142,7 @@ async fn readiness_follows_the_last_answer_of_the_server() {
         assert!(why().contains("the server refuses the token"), "{}", why());
         notices.send(Notice::StopAndKeep).unwrap();
     };
-    let (result, ()) = tokio::join!(run(Config::default(), parts, inbox), look);
+    let (result, ()) = tokio::join!(run(rotating_found(), parts, inbox), look);
     result.unwrap();
     assert!(why().starts_with("the daemon is stopping"), "{}", why());
 }
@@ -1045,7 +1164,7 @@ async fn a_runner_with_an_unsaved_token_is_not_ready() {
         assert!(status.last_rotation_at.is_some() && status.report.next.is_some_and(|next| next.step == Step::Save));
         notices.send(Notice::StopAndKeep).unwrap();
     };
-    let (result, ()) = tokio::join!(run(Config::default(), parts, inbox), look);
+    let (result, ()) = tokio::join!(run(rotating_found(), parts, inbox), look);
     result.unwrap();
     let reading = crate::clock::Clock::read(&fixture.clock);
     let metrics = crate::status::metrics(&counters, &registry, reading).unwrap();
@@ -1070,7 +1189,7 @@ async fn each_outcome_of_a_rotation_has_its_own_counter() {
             sleep(secs(2600)).await;
             notices.send(Notice::StopAndKeep).unwrap();
         };
-        let (result, ()) = tokio::join!(run(Config::default(), parts, inbox), stop);
+        let (result, ()) = tokio::join!(run(rotating_found(), parts, inbox), stop);
         result.unwrap();
         let metrics = crate::status::metrics(&counters, &registry, crate::clock::Clock::read(&fixture.clock)).unwrap();
         let counted: Vec<_> = metrics
@@ -1148,7 +1267,7 @@ async fn a_failing_recovery_is_reported_after_a_failed_rotation() {
     let parts = fixture.parts();
     let registry = parts.registry.clone();
     let (notices, inbox) = mpsc::unbounded_channel();
-    let mut config = with_access_token(Config::default());
+    let mut config = with_access_token(rotating_found());
     config.verify_found = secs(600);
     config.servers[0].access_token = Source::File("/nowhere/access".into());
     let daemon = run(config, parts, inbox);
@@ -1228,7 +1347,7 @@ async fn a_second_signal_does_not_wait_for_a_verification() {
     let fixture = DaemonFixture::new(None);
     fixture.add_found("found");
     fixture.server.inject_always("verify", Some(Fault::AnswerAfter(secs(20))));
-    let mut config = Config::default();
+    let mut config = rotating_found();
     config.shutdown.grace = secs(3600);
     let stops = [(2, Notice::Stop), (3, Notice::Stop)];
     assert_eq!(stopped_during(&fixture, config, &stops).await, (ShutdownOutcome::Unfinished, 3));
@@ -1238,7 +1357,7 @@ async fn a_second_signal_does_not_wait_for_a_verification() {
 async fn the_wait_for_a_new_token_ends_with_the_time_of_a_request() {
     let fixture = DaemonFixture::new(None);
     fixture.server.inject_always("register", Some(Fault::AnswerAfter(secs(10_000))));
-    let grace = Config::default().shutdown.grace;
+    let grace = rotating_found().shutdown.grace;
     let stops = [(2, Notice::StopAndKeep)];
     let (outcome, ended_after) = stopped_during(&fixture, enrolled(registration_token()), &stops).await;
     assert_eq!((outcome, ended_after), (ShutdownOutcome::Unfinished, 2 + (grace + secs(30)).as_secs()));
@@ -1249,7 +1368,7 @@ async fn a_stop_writes_a_token_that_is_in_memory_alone() {
     let fixture = DaemonFixture::new(Some(secs(900)));
     fixture.add_found("build-1");
     fixture.disk.state().is_stateless = true;
-    let config = Config::default();
+    let config = rotating_found();
     let (notices, inbox) = mpsc::unbounded_channel();
     let scenario = async {
         while !fixture.server.calls().contains(&"reset") {
@@ -1284,7 +1403,7 @@ async fn a_stop_writes_a_token_of_an_odd_answer_that_is_in_memory_alone() {
         sleep(secs(5)).await;
         ["answered", "held"].into_iter().for_each(|effect| fixture.disk.fail(effect, 0));
     };
-    let (stopped, ()) = tokio::join!(run(Config::default(), fixture.parts(), inbox), scenario);
+    let (stopped, ()) = tokio::join!(run(rotating_found(), fixture.parts(), inbox), scenario);
     stopped.unwrap();
     let served = fixture.server.runners().into_values().next().unwrap();
     let held: Vec<_> = fixture.disk.state().held.values().flat_map(|held| held.candidates.clone()).collect();
@@ -1313,7 +1432,7 @@ async fn a_stop_without_a_state_directory_asks_about_the_token_of_an_odd_answer_
             count_of(&fixture, "verify")
         };
         let log = Captured::start();
-        let (stopped, before) = tokio::join!(run(Config::default(), fixture.parts(), inbox), scenario);
+        let (stopped, before) = tokio::join!(run(rotating_found(), fixture.parts(), inbox), scenario);
         stopped.unwrap();
         assert_eq!(count_of(&fixture, "verify"), before + 1, "answered: {is_answered}");
         let served = fixture.server.runners().into_values().next().unwrap();
@@ -1351,7 +1470,7 @@ async fn an_entry_that_the_other_runner_has_left_is_its_enrollments_again() {
 
 #[tokio::test(start_paused = true)]
 async fn no_reset_begins_once_a_stop_is_asked_for() {
-    let config = with_access_token(Config::default());
+    let config = with_access_token(rotating_found());
     let trial = DaemonFixture::new(Some(secs(3600)));
     trial.add_created().await;
     let asked_at = time_of("managers", &config, &trial).await;
@@ -1389,7 +1508,7 @@ async fn a_panic_of_one_worker_does_not_end_the_others() {
         assert!(registry.readiness().ready, "{:?}", registry.readiness());
         notices.send(Notice::StopAndKeep).unwrap();
     };
-    let (result, ()) = tokio::join!(run(Config::default(), parts, inbox), look);
+    let (result, ()) = tokio::join!(run(rotating_found(), parts, inbox), look);
     assert_eq!(result.unwrap(), ShutdownOutcome::Done);
     let served: Vec<_> = fixture.server.runners().into_values().map(|runner| runner.token).collect();
     let mut held = fixture.disk.tokens();
@@ -1413,7 +1532,7 @@ async fn a_worker_that_always_panics_is_not_a_stream_of_requests() {
         sleep(secs(3600)).await;
         notices.send(Notice::StopAndKeep).unwrap();
     };
-    let (result, ()) = tokio::join!(run(Config::default(), parts, inbox), look);
+    let (result, ()) = tokio::join!(run(rotating_found(), parts, inbox), look);
     result.unwrap();
     let count = fixture.server.calls().len();
     assert!((50..=62).contains(&count), "{count} requests in an hour");
@@ -1425,7 +1544,7 @@ async fn a_pass_reports_the_runner_whose_worker_panicked() {
     fixture.add_found("one");
     fixture.add_found("two");
     fixture.server.inject("verify", Fault::Panic);
-    let pass = once(Config::default(), fixture.parts()).await.unwrap();
+    let pass = once(rotating_found(), fixture.parts()).await.unwrap();
     let endings: Vec<_> = pass.runners.iter().map(|passed| &passed.ending).collect();
     let is_isolated =
         matches!(endings[..], [Ending::Panicked, Ending::Done { .. }] | [Ending::Done { .. }, Ending::Panicked]);
@@ -1439,7 +1558,7 @@ fn count_of(fixture: &DaemonFixture, call: &str) -> usize {
 #[tokio::test(start_paused = true)]
 async fn a_date_ahead_by_more_than_a_tokens_life_causes_no_stream_of_rotations() {
     let life = secs(86_400);
-    for config in [Config::default(), enrolled(registration_token())] {
+    for config in [rotating_found(), enrolled(registration_token())] {
         let fixture = DaemonFixture::new(Some(life));
         fixture.server.put_date_ahead(secs(90_000));
         if config.enrollments.is_empty() {
@@ -1454,7 +1573,7 @@ async fn a_date_ahead_by_more_than_a_tokens_life_causes_no_stream_of_rotations()
         // A correct time counts again with the next token.
         fixture.server.put_date_ahead(Duration::ZERO);
         let before = resets.len();
-        fixture.run(Config::default(), life * 2, Notice::StopAndKeep).await;
+        fixture.run(rotating_found(), life * 2, Notice::StopAndKeep).await;
         assert!((2..=4).contains(&(count_of(&fixture, "reset") - before)), "{}", count_of(&fixture, "reset"));
     }
 }
@@ -1472,7 +1591,7 @@ async fn a_date_ahead_only_at_a_registration_does_not_delay_the_first_rotation()
         command.register(&enrollment, &mut runner, &inquiry).await.unwrap();
         let (_, issued) = fixture.server.runners().into_iter().next().unwrap();
         fixture.server.put_date_ahead(Duration::ZERO);
-        fixture.run(Config::default(), life, Notice::StopAndKeep).await;
+        fixture.run(rotating_found(), life, Notice::StopAndKeep).await;
         let reset = fixture.server.requests().into_iter().find(|request| request.call == "reset");
         assert!(reset.is_some_and(|reset| reset.at < issued.expiry.at().unwrap()), "{ahead} s ahead");
         assert_eq!(count_of(&fixture, "reset"), 1, "{ahead} s ahead");
@@ -1508,7 +1627,7 @@ async fn run_off(fixture: &DaemonFixture, config: Config, duration: Duration, (d
 async fn no_token_expires_while_one_of_two_clocks_is_right() {
     for life in [secs(7200), secs(86_400)] {
         for clocks in wrong_clocks(life) {
-            for config in [Config::default(), enrolled(registration_token())] {
+            for config in [rotating_found(), enrolled(registration_token())] {
                 let fixture = DaemonFixture::new(Some(life));
                 if config.enrollments.is_empty() {
                     fixture.add_found("found");
@@ -1570,7 +1689,7 @@ async fn a_journal_that_could_not_be_cleared_is_settled_and_the_reset_not_repeat
         fixture.add_found("found");
         fixture.server.inject("reset", Fault::Fail(disposition));
         fixture.disk.fail("clear", 1);
-        fixture.run(Config::default(), secs(3300), Notice::StopAndKeep).await;
+        fixture.run(rotating_found(), secs(3300), Notice::StopAndKeep).await;
         let calls = fixture.server.calls();
         let first = calls.iter().position(|call| *call == "reset").unwrap();
         let second = calls.iter().rposition(|call| *call == "reset").unwrap();
@@ -1586,7 +1705,7 @@ async fn a_journal_that_could_not_be_cleared_is_settled_and_the_reset_not_repeat
 async fn an_enrollment_gets_the_runner_whose_worker_has_found_its_given_token() {
     let fixture = DaemonFixture::new(None);
     fixture.add_found("found");
-    fixture.run(Config::default(), secs(60), Notice::StopAndKeep).await;
+    fixture.run(rotating_found(), secs(60), Notice::StopAndKeep).await;
     // A person has reset its token in GitLab.
     let (other, new) = fixture.server.add_runner();
     fixture.server.remove_runner(other);
@@ -1660,7 +1779,7 @@ async fn one_answer_that_a_person_would_have_to_act_on_parks_nothing() {
         ("register", parameters),
     ] {
         let fixture = DaemonFixture::new(Some(life));
-        let config = if call == "register" { enrolled(registration_token()) } else { Config::default() };
+        let config = if call == "register" { enrolled(registration_token()) } else { rotating_found() };
         if call != "register" {
             fixture.add_found("found");
         }
@@ -1725,7 +1844,7 @@ async fn a_runner_whose_twin_was_removed_is_rotated_by_its_own_schedule() {
         sleep(life).await;
         notices.send(Notice::StopAndKeep).unwrap();
     };
-    let (result, ()) = tokio::join!(run(Config::default(), fixture.parts(), inbox), script);
+    let (result, ()) = tokio::join!(run(rotating_found(), fixture.parts(), inbox), script);
     result.unwrap();
     let share = first_reset(&fixture, life).unwrap();
     assert!((0.6..0.75).contains(&share), "{share}");
@@ -1739,7 +1858,7 @@ async fn a_twin_is_rotated_once_its_token_is_pressing_if_the_first_one_is_not() 
     add_alias(&fixture);
     let selector = PolicySelector { name: Some("first".to_owned()), ..PolicySelector::default() };
     let off = Policy { selector, rotate: Some(RotatePolicy::Off), unregister: None, shared: None };
-    let config = Config { policies: vec![off], ..Config::default() };
+    let config = Config { policies: vec![off], ..rotating_found() };
     let (notices, inbox) = mpsc::unbounded_channel();
     let (changes, watched) = mpsc::unbounded_channel();
     let parts = Parts { watch: Some(Watch::of_test(watched)), ..fixture.parts() };
@@ -1842,7 +1961,7 @@ async fn settings_that_changed_while_config_toml_could_not_be_read_are_followed_
         sleep(secs(600)).await;
         notices.send(Notice::StopAndKeep).unwrap();
     };
-    let (result, ()) = tokio::join!(run(Config::default(), parts, inbox), script);
+    let (result, ()) = tokio::join!(run(rotating_found(), parts, inbox), script);
     result.unwrap();
     assert_eq!(fixture.server.calls(), ["probe", "register"]);
 }
@@ -1885,7 +2004,7 @@ async fn a_token_file_that_could_not_be_read_for_a_time_is_not_replaced() {
     let id = fixture.disk.state().entries[0].id.unwrap();
     let config = |access_token| Config {
         servers: vec![crate::ops::ServerAccess { url: url(), access_token, tls: TlsFiles::default() }],
-        ..Config::default()
+        ..rotating_found()
     };
     run_with_token_file(&fixture, "glpat-access", config, async |write| {
         sleep(secs(10)).await;
@@ -1947,7 +2066,7 @@ async fn woken_by(change: impl Fn(&DaemonFixture)) -> Vec<usize> {
         notices.send(Notice::StopAndKeep).unwrap();
         reads
     };
-    let (ended, reads) = tokio::join!(run(Config::default(), parts, inbox), course);
+    let (ended, reads) = tokio::join!(run(rotating_found(), parts, inbox), course);
     ended.unwrap();
     let records = fixture.disk.state().records.clone();
     let is_read =
@@ -1976,13 +2095,13 @@ async fn a_changed_entry_wakes_its_own_runner_and_no_other() {
 async fn a_rotation_goes_before_the_verifications_that_wait() {
     let fixture = DaemonFixture::new(Some(secs(7200)));
     let due = fixture.add_found("due");
-    fixture.run(Config::default(), secs(10), Notice::StopAndKeep).await;
+    fixture.run(rotating_found(), secs(10), Notice::StopAndKeep).await;
     sleep(secs(6000)).await;
     for number in 0..300 {
         fixture.add_found(&format!("runner-{number}"));
     }
     let before = fixture.server.requests().len();
-    fixture.run(Config::default(), secs(60), Notice::StopAndKeep).await;
+    fixture.run(rotating_found(), secs(60), Notice::StopAndKeep).await;
     let requests = fixture.server.requests().split_off(before);
     let first = requests.iter().position(|request| request.call == "reset").unwrap();
     assert_eq!(requests[first].token, due.token.fingerprint());

@@ -14,7 +14,7 @@ use super::Shared;
 use super::store_watch::StoreReport;
 use super::transition_log::log_transition;
 use crate::clock::Clock;
-use crate::engine::{Asker, Config, Driver, ManagedRunner, StepFailure, StepReport};
+use crate::engine::{Asker, AtStop, Config, Driver, ManagedRunner, StepFailure, StepReport, at_stop};
 use crate::error_chain::chain;
 use crate::lifecycle::{Goal, Outcome, Plan};
 use crate::model::{RunnerId, RunnerKey, StateName};
@@ -121,6 +121,17 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     /// The entries that the worker answers for.
     pub(super) fn target(&self) -> EntrySelector {
         self.driver.runner.target()
+    }
+
+    /// The runner's name if a stop unregisters it in its present state.
+    pub(super) fn leaving(&self) -> Option<String> {
+        let Driver { runner, enrollment, config, .. } = &self.driver;
+        let is_leaving = match at_stop(config, runner, enrollment.as_deref(), self.driver.state()) {
+            AtStop::Keep | AtStop::TokenLost => false,
+            AtStop::Unregister => true,
+            AtStop::UnregisterRenewable => self.secrets.has_source_of(&runner.record.key),
+        };
+        is_leaving.then(|| runner.label().to_owned())
     }
 
     pub(super) fn into_driver(self) -> Driver<S, D, C> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::lifecycle::{RegisterAgain, Share, Timing};
-use crate::model::{RunnerId, ServerUrl};
+use crate::model::{RunnerId, ServerUrl, named_enum};
 use crate::ops::{Enrollment, Runner, ServerAccess};
 use crate::sharing::{self, AnyEngine, Shares};
 
@@ -18,6 +18,8 @@ pub struct Config {
     pub verify_found: Duration,
     /// The share of a token's life after which it is rotated; `None` for never (`[rotate] at`).
     pub rotate: Option<Share>,
+    /// Whether the tokens of entries are rotated that were only found in config.toml (`[rotate] found`).
+    pub rotate_found: RotateFound,
     /// When a runner with a refused token is registered again (`[recover] register`).
     pub register_again: RegisterAgain,
     /// The shutdown settings (`[shutdown]`).
@@ -159,6 +161,18 @@ pub enum RotatePolicy {
     Off,
 }
 
+named_enum! {
+    /// Whether the token of an entry is rotated that was only found in config.toml.
+    pub enum RotateFound {
+        /// No.
+        Never = "never",
+        /// Once most of its life has passed: gitlab-runner evidently does not do it.
+        LastResort = "last_resort",
+        /// Like every other.
+        Always = "always",
+    }
+}
+
 /// The default of `[verify] interval`.
 pub const VERIFY_ENROLLED: Duration = Duration::from_secs(3600);
 
@@ -174,6 +188,7 @@ impl Default for Config {
             verify_enrolled: VERIFY_ENROLLED,
             verify_found: VERIFY_FOUND,
             rotate: Some(Share::DEFAULT),
+            rotate_found: RotateFound::LastResort,
             register_again: RegisterAgain::Expired,
             shutdown: Shutdown {
                 unregister: Unregister::Enrolled,

@@ -14,12 +14,12 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Config, Engine, ManagedRunner, command_rules, record_report, rules};
+use super::{Config, Engine, ManagedRunner, command_rules, planned_report, rules};
 use crate::clock::{Clock, ServerTime};
 use crate::error_chain::chain;
 use crate::gitlab::ErrorClass;
 use crate::lifecycle::{self, Goal, Moment, Outcome, Plan, Rejection, Rules, State, Step, Taken};
-use crate::model::{NextStep, RunnerReport, SharingReport, StateName, Timestamp};
+use crate::model::{RunnerReport, SharingReport, StateName, Timestamp};
 use crate::ops::{self, AccessToken, Disk, Enrollment, EntryFate, Inquiry, Runner, Server, Unfinished, Unregistration};
 use crate::secret::Digest;
 
@@ -361,15 +361,9 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
 
     /// The runner in the shape that all commands and the daemon share, with its present state.
     pub fn report(&self) -> RunnerReport {
-        let validity = self.state.validity();
         RunnerReport {
-            token_obtained_at: validity.map(|validity| validity.obtained_at),
-            token_expires_at: validity.and_then(|validity| validity.expiry.at()),
-            state: self.state.name(),
-            since: Some(self.state.since()),
-            next: lifecycle::plan(&self.state, &self.rules).map(|Plan { step, at, why }| NextStep { step, at, why }),
             sharing: self.sharing().map(Box::new),
-            ..record_report(&self.runner, self.now())
+            ..planned_report(&self.runner, &self.state, &self.rules, self.now())
         }
     }
 

@@ -18,8 +18,8 @@ pub use relation::{Enrolled, Related, Relation, relate};
 
 use relation::{Holdings, holds_token, left_to_their_name, runner_of, with_one_token};
 
-use super::Config;
 use super::pace::Pace;
+use super::{Config, RotateFound, found_policy};
 use crate::error_chain::chain;
 use crate::model::{Origin, RunnerKey, Timestamp, VerifyOutcome};
 use crate::ops::{Disk, Enrollment, Error, Ops, RecordMove, Runner, Server, Unfinished, is_locked, knows_token_of};
@@ -500,6 +500,16 @@ impl Inventory {
         for warning in &self.warnings {
             tracing::warn!("{warning}");
         }
+    }
+
+    /// How many runners were only found in config.toml, and the rule for their tokens; `None` for none.
+    #[must_use]
+    pub fn found(&self, config: &Config) -> Option<(usize, RotateFound)> {
+        let policies = self
+            .runners
+            .iter()
+            .filter_map(|ManagedRunner { runner, enrollment, .. }| found_policy(config, runner, enrollment.as_deref()));
+        policies.fold(None, |known, policy| Some((known.map_or(0, |(count, _)| count) + 1, policy)))
     }
 
     /// Lets the runners know the tokens of their other records, and what is kept beside those.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Config, RotatePolicy};
-use crate::lifecycle::{Recovery, RegisterAgain, Rules, Share};
+use super::{Config, RotateFound, RotatePolicy, Unregister};
+use crate::lifecycle::{Recovery, RegisterAgain, Rejection, Rotation, Rules, Share, State};
 use crate::model::{Origin, SystemId};
 use crate::ops::{Deletion, Enrollment, RegistrationSource, Runner};
 use crate::retry::LONGEST_DELAY;
@@ -17,18 +17,17 @@ pub(super) fn has_confirmed_id(record: &Record) -> bool {
 /// The rules of a runner in the daemon.
 pub fn rules(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, system_id: &SystemId) -> Rules {
     let policy = config.policy_of(runner);
-    // Its name has gone from the settings: the other machines go on with the token.
-    let is_abandoned = runner.record.shared.is_some() && enrollment.is_none_or(|it| it.share_as.is_none());
-    let is_shared = is_shared(config, runner) || is_abandoned;
+    let is_shared = is_shared(config, runner) || is_abandoned(runner, enrollment);
     let rotate = match policy.rotate.unwrap_or(RotatePolicy::Auto) {
-        RotatePolicy::Always => config.rotate.or(Some(Share::DEFAULT)),
+        RotatePolicy::Always => Some(Rotation::AtShare(config.rotate.unwrap_or(Share::DEFAULT))),
         RotatePolicy::Off => None,
         RotatePolicy::Auto => {
-            let can_rotate = match runner.record.origin {
-                Origin::Registered | Origin::Given => !is_shared && runner.variable.is_none(),
-                Origin::V1 => false,
-            };
-            config.rotate.filter(|_| can_rotate && !runner.rotation_disabled)
+            let share = config.rotate.filter(|_| may_rotate(config, runner, enrollment));
+            share.and_then(|share| match found_policy(config, runner, enrollment) {
+                None | Some(RotateFound::Always) => Some(Rotation::AtShare(share)),
+                Some(RotateFound::LastResort) => Some(Rotation::LastResort { is_issue_known: runner.is_issue_known() }),
+                Some(RotateFound::Never) => None,
+            })
         }
     };
     let verify_interval = if enrollment.is_some() { config.verify_enrolled } else { config.verify_found };
@@ -37,6 +36,31 @@ pub fn rules(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, 
     let phase = runner.phase(system_id);
     let is_untimed = runner.is_untimed();
     Rules { timing: Arc::clone(&config.timing), verify_interval, rotate, is_twin, is_untimed, recovery, phase }
+}
+
+/// Whether nothing about the runner itself is against a rotation.
+fn may_rotate(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>) -> bool {
+    let is_rotatable = match runner.record.origin {
+        Origin::Registered | Origin::Given => runner.variable.is_none() && !runner.rotation_disabled,
+        Origin::V1 => false,
+    };
+    is_rotatable && !is_shared(config, runner) && !is_abandoned(runner, enrollment)
+}
+
+/// Whether its name has gone from the settings: the other machines go on with the token.
+fn is_abandoned(runner: &Runner, enrollment: Option<&Enrollment>) -> bool {
+    runner.record.shared.is_some() && enrollment.is_none_or(|it| it.share_as.is_none())
+}
+
+/// The rule for a runner that was only found in config.toml: no enrollment and no `register` has made it, this agent has
+/// not rotated its token before, and no `[[runner]]` has a rotate setting for it. `None` for any other, and for one that
+/// cannot be rotated anyway.
+#[must_use]
+pub fn found_policy(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>) -> Option<RotateFound> {
+    let is_ours = enrollment.is_some() || runner.record.seed.is_some() || runner.record.last_reset_at.is_some();
+    let is_found = !is_ours && config.policy_of(runner).rotate.is_none();
+    let policy = config.rotate.map_or(RotateFound::Never, |_| config.rotate_found);
+    (is_found && may_rotate(config, runner, enrollment)).then_some(policy)
 }
 
 /// The rules of a runner in a command. The user asked for the step and waits for it: a reset by the runner's id only
@@ -59,6 +83,42 @@ pub fn deletion_at_stop(config: &Config, runner: &Runner) -> Deletion {
     match runner.record.origin {
         Origin::Registered | Origin::V1 if !is_shared(config, runner) => Deletion::Runner,
         Origin::Registered | Origin::V1 | Origin::Given => Deletion::Manager,
+    }
+}
+
+/// What a stop of the daemon that unregisters does with a runner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtStop {
+    /// It keeps its registration.
+    Keep,
+    /// It keeps its registration, because the answer to a rotation was lost, and with it the token.
+    TokenLost,
+    /// It is unregistered.
+    Unregister,
+    /// It is unregistered if the secret of its enrollment can be read, with which it is registered again.
+    UnregisterRenewable,
+}
+
+/// What a stop of the daemon that unregisters does with a runner in this state.
+#[must_use]
+pub fn at_stop(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, state: &State) -> AtStop {
+    let is_lost = match state {
+        State::Retired { .. } => return AtStop::Keep,
+        State::Uncertain(_) => true,
+        State::Rejected(rejected) => rejected.rejection == Rejection::Lost,
+        State::Unregistered(_) | State::Active(_) | State::NotRenewable(_) | State::Failed(_) => false,
+    };
+    if runner.record.credential.is_none() {
+        return AtStop::Keep;
+    }
+    match config.policy_of(runner).unregister.unwrap_or(config.shutdown.unregister) {
+        _ if is_lost => AtStop::TokenLost,
+        Unregister::Never => AtStop::Keep,
+        Unregister::All => AtStop::Unregister,
+        Unregister::Enrolled if enrollment.is_none() => AtStop::Keep,
+        // The next verification makes a manager again.
+        Unregister::Enrolled if deletion_at_stop(config, runner) == Deletion::Manager => AtStop::Unregister,
+        Unregister::Enrolled => AtStop::UnregisterRenewable,
     }
 }
 

@@ -46,7 +46,7 @@ pub enum Life {
 const TOLERANCE_SHARE: u32 = 8;
 
 /// GitLab gives no token a shorter life. A clock by which a fresh token has less is ahead.
-const SHORTEST_LIFE: Duration = Duration::from_secs(7200);
+pub(super) const SHORTEST_LIFE: Duration = Duration::from_secs(7200);
 
 /// A `Date` has whole seconds, and the answer takes its time.
 const TOLERANCE_FLOOR: Duration = Duration::from_secs(2);

@@ -1,6 +1,6 @@
 //! The next step of a runner.
 
-use super::schedule::rotate_at;
+use super::schedule::{Rotation, rotate_at};
 use super::{Active, NotRenewable, Rejected, Rules, State, Trouble};
 use crate::model::{Claim, Finding, Step, Timestamp, Why};
 
@@ -51,12 +51,14 @@ fn plan_rejected(state: &Rejected, rules: &Rules) -> Plan {
 fn plan_not_renewable(state: &NotRenewable, rules: &Rules) -> Plan {
     let why = why_verify(state.asked, state.failures);
     let verify = Plan { step: Step::Verify, at: state.verify_at, why };
-    let reset_at = if rules.is_twin {
-        state.validity.pressing_from().map(|at| at.max(state.reset_at))
-    } else {
-        Some(state.reset_at)
+    let reset_at = if rules.is_twin { state.validity.pressing_from() } else { Some(state.reset_at) };
+    let not_before = match rules.rotate {
+        Some(rotation @ Rotation::LastResort { .. }) => rotate_at(&state.validity, rotation, rules.phase),
+        Some(Rotation::AtShare(_)) => Some(state.reset_at),
+        None => None,
     };
-    match reset_at.filter(|_| rules.rotate.is_some() && state.asked.is_none()) {
+    let reset_at = reset_at.zip(not_before).map(|(at, not_before)| at.max(not_before).max(state.reset_at));
+    match reset_at.filter(|_| state.asked.is_none()) {
         Some(at) if at < state.verify_at => Plan { step: Step::Rotate, at, why: Why::LookAgain },
         _ => verify,
     }
@@ -93,10 +95,21 @@ fn why_verify(asked: Option<Finding>, failures: u32) -> Why {
     }
 }
 
+/// When the token of an active runner is due for rotation; `None` for any other runner, and if it is never due.
+#[must_use]
+pub fn next_rotation(state: &State, rules: &Rules) -> Option<Timestamp> {
+    let State::Active(active) = state else { return None };
+    rotate_at(&active.validity, rules.rotate?, rules.phase)
+}
+
 fn plan_rotation(state: &Active, rules: &Rules) -> Option<Plan> {
     let share_at = rotate_at(&state.validity, rules.rotate?, rules.phase)?;
     let due_at = if rules.is_twin { share_at.max(state.validity.pressing_from()?) } else { share_at };
     let at = due_at.max(state.reset_from).max(state.retry_from);
-    let why = if state.failures == 0 { Why::ShareOfLife } else { Why::Retry };
+    let why = match rules.rotate? {
+        _ if state.failures > 0 => Why::Retry,
+        Rotation::AtShare(_) => Why::ShareOfLife,
+        Rotation::LastResort { .. } => Why::LastResort,
+    };
     Some(Plan { step: Step::Rotate, at, why })
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::clocks::SHORTEST_LIFE;
 use super::{Rules, Timing, Validity};
 use crate::model::{Claim, Expiry, Finding, Stamp, Timestamp};
 
@@ -57,6 +58,28 @@ impl fmt::Display for Share {
 #[error("expected a share of the token's life from \"10%\" to \"74%\", ahead of gitlab-runner's 75 %")]
 pub struct ShareError;
 
+/// When a token is rotated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rotation {
+    /// After a share of its life.
+    AtShare(Share),
+    /// Once gitlab-runner, which rotates at 75 % of the life, evidently does not: at 90 % at the earliest.
+    LastResort {
+        /// Whether the time of issue is known. If it is not, the life began earlier than it seems.
+        is_issue_known: bool,
+    },
+}
+
+/// The share of the life after which a token is rotated as a last resort. What is left is enough for retries, which come
+/// at fractions of it.
+const LAST_RESORT: f64 = 0.9;
+
+/// The spread of last resorts after that share, as a share of the life.
+const LAST_RESORT_SPREAD: f64 = 0.02;
+
+/// A tenth of the shortest life: by then any token of GitLab's has lived for 90 % of its own.
+const LAST_TENTH: Duration = Duration::from_secs(SHORTEST_LIFE.as_secs() / 10);
+
 /// The spread of rotations before their share, as a share of the life.
 const ROTATE_SPREAD: f64 = 0.04;
 
@@ -69,11 +92,19 @@ const BACKOFF_FIXED: f64 = 0.75;
 /// Near its expiry a token is retried at fractions of its remaining life, but at most this often in its whole life.
 const LIFE_STEPS: u32 = 64;
 
-/// When the token is rotated: at the share of its life, earlier by the phase. `None` without a known expiry.
+/// When the token is rotated: at the share of its life, earlier by the phase; as a last resort later by the phase. `None`
+/// without a known expiry.
 #[must_use]
-pub fn rotate_at(validity: &Validity, share: Share, phase: Fraction) -> Option<Timestamp> {
-    let life = validity.life()?;
-    Some(validity.obtained_at.plus(life.mul_f64(share.0 - ROTATE_SPREAD * phase.0)))
+pub(super) fn rotate_at(validity: &Validity, rotation: Rotation, phase: Fraction) -> Option<Timestamp> {
+    let (life, expires_at) = (validity.life()?, validity.expiry.at()?);
+    let after = |share: f64| validity.obtained_at.plus(life.mul_f64(share));
+    let last_resort = || after(LAST_RESORT + LAST_RESORT_SPREAD * phase.0);
+    Some(match rotation {
+        Rotation::AtShare(share) => after(share.0 - ROTATE_SPREAD * phase.0),
+        Rotation::LastResort { is_issue_known: true } => last_resort(),
+        // A token that was first seen shortly before its expiry has time for retries too.
+        Rotation::LastResort { is_issue_known: false } => last_resort().min(expires_at.minus(LAST_TENTH)),
+    })
 }
 
 /// The time until the next regular verification.

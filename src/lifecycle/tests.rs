@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::schedule::rotate_at;
 use super::*;
 use crate::model::{Boot, Expiry, StateName, Timestamp};
 
@@ -31,7 +32,7 @@ pub(super) fn rules() -> Rules {
     Rules {
         timing: Arc::default(),
         verify_interval: secs(3600),
-        rotate: Some(Share::DEFAULT),
+        rotate: Some(Rotation::AtShare(Share::DEFAULT)),
         is_twin: false,
         is_untimed: false,
         recovery: Recovery::default(),
@@ -444,7 +445,7 @@ fn a_life_that_contradicts_the_clock_is_no_reason_to_rotate_all_the_time() {
 fn a_token_is_replaced_within_four_fifths_of_its_life_although_three_resets_in_a_row_are_lost() {
     for life in [600, 3600, 7200, DAY] {
         let validity = validity_of(life);
-        let rules = Rules { rotate: "50%".parse().ok(), ..rules() };
+        let rules = Rules { rotate: "50%".parse().ok().map(Rotation::AtShare), ..rules() };
         let mut state = apply(State::unregistered(at(0)), Outcome::Registered(validity), &rules, moment(0));
         let (mut now, mut lost) = (at(0), 0);
         loop {
@@ -773,6 +774,44 @@ fn assert_legal(state: &State, now: Timestamp) {
     assert!(state.since() <= now, "{state:?}");
 }
 
+fn last_resort(is_issue_known: bool) -> Rules {
+    Rules { rotate: Some(Rotation::LastResort { is_issue_known }), ..rules() }
+}
+
+#[test]
+fn last_resort_is_planned_for_the_last_tenth_and_says_so() {
+    let mut state = after(active(), &[Outcome::Accepted(validity())]);
+    // No verification is due before it.
+    let State::Active(active) = &mut state else { panic!("{state:?}") };
+    active.verify_at = at(2 * DAY.cast_signed());
+    let next = plan(&state, &last_resort(true)).unwrap();
+    assert_eq!((next.step, next.at, next.why), (Step::Rotate, at(DAY.cast_signed() / 10 * 9), Why::LastResort));
+    assert_eq!(next_rotation(&state, &last_resort(true)), Some(next.at));
+    let never = Rules { rotate: None, ..rules() };
+    assert_eq!((plan(&state, &never).unwrap().step, next_rotation(&state, &never)), (Step::Verify, None));
+}
+
+#[test]
+fn token_first_seen_shortly_before_its_expiry_has_time_for_retries() {
+    const TENTH: i64 = 720;
+    for (seen_secs, expected) in [(40 * DAY, 36 * 86_400), (3600, 3600 - TENTH), (600, 600 - TENTH)] {
+        let validity = validity_of(seen_secs);
+        let at_of = |is_issue_known| rotate_at(&validity, Rotation::LastResort { is_issue_known }, Fraction::ZERO);
+        assert_eq!(at_of(false), Some(at(expected)), "{seen_secs}");
+        assert_eq!(at_of(true), Some(at(seen_secs.cast_signed() / 10 * 9)), "{seen_secs}");
+    }
+}
+
+#[test]
+fn token_that_is_not_renewed_waits_for_the_last_resort_too() {
+    let mut closed = proven(active(), Outcome::RotationClosed);
+    let State::NotRenewable(state) = &mut closed else { panic!("{closed:?}") };
+    (state.asked, state.verify_at) = (None, at(2 * DAY.cast_signed()));
+    assert!(plan(&closed, &rules()).unwrap().at < at(DAY.cast_signed() / 10 * 9));
+    let next = plan(&closed, &last_resort(true)).unwrap();
+    assert_eq!((next.step, next.at), (Step::Rotate, at(DAY.cast_signed() / 10 * 9)));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -782,10 +821,20 @@ proptest! {
     ) {
         let share: Share = format!("{percent}%").parse().unwrap();
         let validity = validity_of(life);
-        let at = rotate_at(&validity, share, phase).unwrap();
+        let at = rotate_at(&validity, Rotation::AtShare(share), phase).unwrap();
         prop_assert!(at < validity.expiry.at().unwrap());
         prop_assert!(at < validity.obtained_at.plus(secs(life).mul_f64(0.75)));
         prop_assert!(at >= validity.obtained_at);
+    }
+
+    #[test]
+    fn last_resort_leaves_gitlab_runner_its_turn_and_a_twelfth_of_the_life(
+        life in 60_u64..400 * DAY, phase in any_fraction()
+    ) {
+        let validity = validity_of(life);
+        let at = rotate_at(&validity, Rotation::LastResort { is_issue_known: true }, phase).unwrap();
+        prop_assert!(at >= validity.obtained_at.plus(secs(life).mul_f64(0.9)).minus(Duration::from_millis(1)));
+        prop_assert!(at <= validity.expiry.at().unwrap().minus(secs(life) / 13));
     }
 
     #[test]
@@ -893,7 +942,7 @@ proptest! {
         registered in any::<bool>(),
     ) {
         let validity = Validity { obtained_at: at(-400_000), expiry: Expiry::At(at(30 * 86_400)) };
-        let rules = Rules { rotate: Some("10%".parse().unwrap()), ..rules() };
+        let rules = Rules { rotate: Some(Rotation::AtShare("10%".parse().unwrap())), ..rules() };
         let state = if registered { State::found(validity, at(0), at(0)) } else { State::unregistered(at(0)) };
         let mut chances = chances.into_iter().cycle();
         let requests = play(state, &rules, at(6 * 3600), |plan| {
@@ -906,7 +955,7 @@ proptest! {
     #[test]
     fn a_server_that_loses_every_reset_gets_few_requests(chances in prop::collection::vec(any_fraction(), 1..50)) {
         let overdue = Validity { obtained_at: at(-70_000), expiry: Expiry::At(at(30 * 86_400)) };
-        let rules = Rules { rotate: Some("10%".parse().unwrap()), ..rules() };
+        let rules = Rules { rotate: Some(Rotation::AtShare("10%".parse().unwrap())), ..rules() };
         let overdue = Validity { obtained_at: at(-400_000), ..overdue };
         let mut chances = chances.into_iter().cycle();
         let requests = play(State::found(overdue, at(0), at(0)), &rules, at(6 * 3600), |plan| {

@@ -112,6 +112,8 @@ named_enum! {
         Interval = "interval",
         /// The share of the token's life has passed.
         ShareOfLife = "share_of_life",
+        /// Most of the token's life has passed, and nothing else has rotated it.
+        LastResort = "last_resort",
         /// The last request failed.
         Retry = "retry",
         /// A refusal needs to be confirmed.
@@ -126,6 +128,30 @@ named_enum! {
         Recovery = "recovery",
         /// A person or a stop asks for it.
         Requested = "requested",
+    }
+}
+
+named_enum! {
+    /// When a runner's token is rotated.
+    pub enum RotationRule {
+        /// After a share of its life.
+        ShareOfLife = "share_of_life",
+        /// Once most of its life has passed, if nothing else has rotated it.
+        LastResort = "last_resort",
+        /// Never.
+        Off = "off",
+    }
+}
+
+named_enum! {
+    /// What a stop of the daemon does with a runner.
+    pub enum StopAction {
+        /// Nothing: it stays registered.
+        Keep = "keep",
+        /// It deletes the runner in GitLab.
+        DeleteRunner = "delete_runner",
+        /// It deletes this machine's manager of the runner.
+        DeleteManager = "delete_manager",
     }
 }
 

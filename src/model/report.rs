@@ -6,7 +6,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::{Action, RunnerId, ServerUrl, ShareName, StateName, Step, Timestamp, VerifyOutcome, Why};
+use super::{
+    Action, RotationRule, RunnerId, ServerUrl, ShareName, StateName, Step, StopAction, Timestamp, VerifyOutcome, Why,
+};
 use crate::secret::Fingerprint;
 
 /// The output of `list`, `verify`, `rotate`, `register` and `unregister`, and the daemon's status.
@@ -55,6 +57,12 @@ pub struct RunnerReport {
     /// The next step; absent outside the daemon.
     #[serde(default, deserialize_with = "if_known")]
     pub next: Option<NextStep>,
+    /// When its token is rotated; absent outside the daemon and `plan`.
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<PlannedRotation>,
+    /// What a stop of the daemon does with it; only `plan` says it.
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
+    pub at_stop: Option<StopAction>,
     /// What a one-shot command did with it.
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub action: Option<Action>,
@@ -64,6 +72,15 @@ pub struct RunnerReport {
     /// How it is shared with other machines; absent if it is not.
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub sharing: Option<Box<SharingReport>>,
+}
+
+/// When a runner's token is rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedRotation {
+    /// The rule.
+    pub rule: RotationRule,
+    /// Server time from which it is due; null for never, and while the expiry is unknown.
+    pub at: Option<Timestamp>,
 }
 
 /// What a machine knows of a runner that it shares. Without the daemon: share, generation and `untold` alone.

@@ -323,6 +323,12 @@ impl Runner {
         times.is_some_and(|(obtained_at, expires_at)| precedes_issue(date, obtained_at, expires_at))
     }
 
+    /// Whether it is known when its token was issued.
+    #[must_use]
+    pub fn is_issue_known(&self) -> bool {
+        self.record.credential.as_ref().is_some_and(|credential| credential.obtained_at.is_some())
+    }
+
     /// Whether no clock shows how long its token lives.
     #[must_use]
     pub fn is_untimed(&self) -> bool {

@@ -11,7 +11,7 @@ use super::paths::read_text;
 use super::sharing::SharingSection;
 use super::table::{Document, TableReader};
 use super::{Environment, Errors, Paths};
-use crate::engine::{self, OnReboot, Policy, PolicySelector, RotatePolicy, Unregister, UnregisterShared};
+use crate::engine::{self, OnReboot, Policy, PolicySelector, RotateFound, RotatePolicy, Unregister, UnregisterShared};
 use crate::gitlab;
 use crate::gitlab::fleet::{NewRunnerOwner, RunnerType};
 use crate::lifecycle::{RegisterAgain, Timing};
@@ -38,6 +38,9 @@ const ON_REBOOT: [(&str, OnReboot); 2] = [("keep", OnReboot::Keep), ("unregister
 
 const REGISTER_AGAIN: [(&str, RegisterAgain); 3] =
     [("never", RegisterAgain::Never), ("expired", RegisterAgain::Expired), ("always", RegisterAgain::Always)];
+
+const ROTATE_FOUND: [(&str, RotateFound); 3] =
+    [("never", RotateFound::Never), ("last_resort", RotateFound::LastResort), ("always", RotateFound::Always)];
 
 const ROTATE: [(&str, RotatePolicy); 3] =
     [("auto", RotatePolicy::Auto), ("always", RotatePolicy::Always), ("off", RotatePolicy::Off)];
@@ -99,6 +102,7 @@ fn rotate(root: &mut TableReader<'_>, config: &mut engine::Config, diagnostics: 
             Err(error) => diagnostics.add(&at.place, format!("`at`: {error}, or \"off\"")),
         },
     }
+    set(&mut config.rotate_found, table.one_of("found", &ROTATE_FOUND, diagnostics));
     table.finish(diagnostics);
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::engine::{OnReboot, RotatePolicy, Unregister, UnregisterShared};
+use crate::engine::{OnReboot, RotateFound, RotatePolicy, Unregister, UnregisterShared};
 use crate::gitlab::AccessLevel;
 use crate::lifecycle::Timing;
 use crate::model::{RunnerKey, Site, TlsFiles};
@@ -124,6 +124,14 @@ fn every_key_sets_its_field() {
 #[test]
 fn rotation_can_be_switched_off() {
     assert_eq!(loaded("[rotate]\nat = \"off\"").engine.rotate, None);
+}
+
+#[test]
+fn found_entries_are_rotated_as_the_settings_say() {
+    assert_eq!(loaded("").engine.rotate_found, RotateFound::LastResort);
+    for rule in RotateFound::ALL {
+        assert_eq!(loaded(&format!("[rotate]\nfound = \"{rule}\"")).engine.rotate_found, *rule);
+    }
 }
 
 #[test]

@@ -44,6 +44,8 @@ pub(super) fn status(name: &str, id: Option<u64>, state: StateName) -> RunnerSta
         since: None,
         last_verify: id.map(|_| LastVerify { at: at("2027-01-01T00:00:10Z"), outcome: VerifyOutcome::Accepted }),
         next: Some(NextStep { step: Step::Verify, at: at("2027-01-01T00:40:00Z"), why: Why::Interval }),
+        rotation: None,
+        at_stop: None,
         action: None,
         error: None,
         sharing: None,

@@ -287,6 +287,10 @@ impl BlockingStore {
         Ok(())
     }
 
+    pub(super) fn expected_system_id(&mut self) -> Result<Option<SystemId>, Error> {
+        system_id::read_or_derive(&self.path()?, &self.config.machine_id_path)
+    }
+
     pub(super) fn system_id(&mut self) -> Result<SystemId, Error> {
         if let Some(system_id) = &self.system_id {
             return Ok(system_id.clone());

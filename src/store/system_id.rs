@@ -53,6 +53,18 @@ pub(super) fn read_or_create(
     }
 }
 
+/// Reads the file beside config.toml without creating it. `None` if the id is still to be chosen by chance.
+///
+/// # Errors
+/// As [`read_or_create`].
+pub(super) fn read_or_derive(config_path: &Path, machine_id_path: &Path) -> Result<Option<SystemId>, Error> {
+    let path = &config_path.with_file_name(FILE_NAME);
+    if let Some(system_id) = read(path)? {
+        return Ok(Some(system_id));
+    }
+    Ok(machine_id(machine_id_path)?.and_then(|machine_id| derived(&machine_id).parse().ok()))
+}
+
 /// Replaces the system_id of a copied disk by this machine's own.
 ///
 /// # Errors

@@ -310,6 +310,8 @@ fn report() -> RunnerReport {
         since: None,
         last_verify: Some(LastVerify { at, outcome: VerifyOutcome::Accepted }),
         next: None,
+        rotation: None,
+        at_stop: None,
         action: None,
         error: None,
         sharing: None,

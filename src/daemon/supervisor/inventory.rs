@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use tokio::time::Instant;
 
+use super::super::announcements::log_found;
 use super::super::worker::{RunnerCommand, UnregisteredElsewhere};
 use super::{INVENTORY_RETRY, InventoryResult, ReloadStage, Supervisor};
 use crate::clock::Clock;
@@ -77,6 +78,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         for warning in &inventory.warnings {
             if is_first { tracing::warn!("{warning}") } else { tracing::debug!("{warning}") }
         }
+        self.announce_found(&inventory);
         // The next inventory, at the end of such a worker, gives its runner to the enrollment.
         for key in &inventory.handovers {
             self.roster.tell(key, RunnerCommand::HandOver);
@@ -102,6 +104,15 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                 tracing::info!(runner = managed.runner.label(), "serving a new runner");
                 self.spawn(managed);
             }
+        }
+    }
+
+    /// Logs what is done with the runners that were only found in config.toml: when there are any for the first time, and
+    /// when the settings change that.
+    pub(super) fn announce_found(&mut self, inventory: &Inventory) {
+        let Some((count, policy)) = inventory.found(&self.config) else { return };
+        if self.announced_found.replace(policy) != Some(policy) {
+            log_found(count, policy);
         }
     }
 

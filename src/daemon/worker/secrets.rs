@@ -75,6 +75,11 @@ impl Secrets {
         secrets
     }
 
+    /// Whether the secret of an enrollment could be read last.
+    pub(super) fn has_source_of(&self, key: &RunnerKey) -> bool {
+        self.sources.get(key).is_some_and(|known| known.is_readable)
+    }
+
     pub(super) fn of<S: Server, D: Disk, C: Clock>(&self, driver: &Driver<S, D, C>) -> OwnSecrets<'_> {
         let url = &driver.runner.record.url;
         let enrollment = driver.enrollment.as_deref();

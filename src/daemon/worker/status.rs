@@ -79,8 +79,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     }
 
     fn next_rotation_at(&self) -> Option<Timestamp> {
-        let (State::Active(active), rules) = (self.driver.state(), &self.driver.rules) else { return None };
-        lifecycle::rotate_at(&active.validity, rules.rotate?, rules.phase)
+        lifecycle::next_rotation(self.driver.state(), &self.driver.rules)
     }
 
     /// The runner's problem in one sentence.

@@ -16,7 +16,7 @@ use super::disk::{entry, url};
 use super::people::{Mistakes, People};
 use super::world::{Cause, Excuse, Holding, Intent, Kind, Port, State, Violation, World, entry_name, literal};
 use crate::daemon::{self, Changed, Heartbeat, Notice, Parts, Watch};
-use crate::engine::{Config, Engine, Policy, PolicySelector, Unregister};
+use crate::engine::{Config, Engine, Policy, PolicySelector, RotateFound, Unregister};
 use crate::gitlab::fleet::NewRunnerOwner;
 use crate::gitlab::{Info, RegisterParameters};
 use crate::lifecycle::RegisterAgain;
@@ -196,7 +196,8 @@ impl Player {
     pub(super) fn new(setup: Setup, traced: bool) -> Self {
         let life = (setup.life > 0).then(|| Duration::from_secs(setup.life));
         // A day is too long for a rest.
-        let config = Config { verify_found: Duration::from_secs(7200), ..Config::default() };
+        let config =
+            Config { verify_found: Duration::from_secs(7200), rotate_found: RotateFound::Always, ..Config::default() };
         let world = World::new(life, config);
         {
             let state = &mut *world.state();

@@ -147,6 +147,7 @@ fn held_after_the_reset(holder: Holder) -> Result<(), String> {
 fn held_to_the_end() -> Result<(), String> {
     // An eighth of it is longer than a lock is waited for.
     let scene = Scene::of(Gitlab::builder().token_life(Duration::from_secs(60)));
+    scene.write_fast_settings("[rotate]\nfound = \"always\"\n");
     let config = scene.path("config/config.toml");
     scene.run(&["verify"]).exits(0);
     let _mounted = Mounted::new(&config);

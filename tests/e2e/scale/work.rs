@@ -220,7 +220,7 @@ fn daemon(count: usize) -> Vec<Figures> {
 /// Every token is rotated once.
 fn rotations(count: usize) -> Vec<Figures> {
     let life = Duration::from_secs(number("SCALE_LIFE").unwrap_or(SHORT_SECS));
-    let fleet = Fleet::new(count, gitlab(life), "[rotate]\nat = \"50%\"\n");
+    let fleet = Fleet::new(count, gitlab(life), "[rotate]\nat = \"50%\"\nfound = \"always\"\n");
     let known: BTreeMap<_, _> =
         fleet.gitlab.runners().into_iter().map(|runner| (runner.token, runner.token_expires_at)).collect();
     let daemon = fleet.start(&["run"]);

@@ -1,8 +1,12 @@
 //! `unregister`.
 
+use std::fs::File;
+
 use super::sandbox_with;
 use fake_gitlab::{Endpoint, Fault, NewRunner};
 use rustix::process::Signal;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use test_support::{Output, Process, Sandbox};
 
 #[test]
 fn registered_runner_is_deleted_and_its_entry_saved() {
@@ -359,4 +363,45 @@ fn entry_with_the_token_of_another_runner_takes_nothing_from_either() {
     // The other one is served as found, and ours is still in the state directory.
     assert_eq!(sandbox.gitlab.runner(ours.id).unwrap().token, ours.token);
     assert!(sandbox.state().contains(&ours.token));
+}
+
+/// Runs the command with this line on its terminal.
+fn on_terminal(sandbox: &Sandbox, args: &[&str], line: &str) -> Output {
+    let own = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&own).unwrap();
+    unlockpt(&own).unwrap();
+    let name = ptsname(&own, Vec::new()).unwrap().into_string().unwrap();
+    let terminal = File::options().read(true).write(true).open(name).unwrap();
+    rustix::io::write(&own, line.as_bytes()).unwrap();
+    let mut command = sandbox.command(args);
+    command.stdin(terminal);
+    Process::start(command).end()
+}
+
+#[test]
+fn all_runners_are_unregistered_on_a_terminal_only_after_a_yes() {
+    let sandbox = super::sandbox();
+    for name in ["a", "b"] {
+        sandbox.add_created(name);
+        sandbox.run(&["verify", "--name", name]).exits(0);
+    }
+    let entries = sandbox.config();
+    let declined = on_terminal(&sandbox, &["unregister", "--all-runners"], "n\n");
+    declined.exits(1);
+    assert!(declined.stderr.contains("(2): a, b") && declined.stderr.contains("nothing was changed"), "{declined:?}");
+    assert_eq!(sandbox.config(), entries);
+    assert!(sandbox.gitlab.requests_to(Endpoint::DeleteManager).is_empty());
+    // A selection is no accident.
+    on_terminal(&sandbox, &["unregister", "--name", "a"], "n\n").exits(0);
+    on_terminal(&sandbox, &["unregister", "--all-runners"], "y\n").exits(0);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::DeleteManager).len(), 2);
+}
+
+#[test]
+fn yes_answers_the_question_about_all_runners() {
+    let sandbox = super::sandbox();
+    sandbox.add_created("a");
+    sandbox.run(&["verify"]).exits(0);
+    on_terminal(&sandbox, &["unregister", "--all-runners", "--yes"], "n\n").exits(0);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::DeleteManager).len(), 1);
 }

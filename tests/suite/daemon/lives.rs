@@ -35,7 +35,7 @@ fn many_runners_are_rotated_with_few_file_descriptors() {
         sandbox.entry(&format!("runner-{number}"), id, &token)
     };
     sandbox.write_config(&(0..80).map(add).collect::<String>());
-    sandbox.write("agent.toml", &format!("{SHORT}[rotate]\nat = \"10%\"\n"));
+    sandbox.write("agent.toml", &format!("{SHORT}[rotate]\nat = \"10%\"\nfound = \"always\"\n"));
     // Fewer than there are runners, for the hard limit as well.
     let daemon = Process::start(sandbox.shell("ulimit -n 48; exec \"$0\" \"$@\"", &["run"]));
     sandbox.wait("every runner to be rotated", |sandbox| {
@@ -74,7 +74,7 @@ fn healthy_runner_rotates_on_time_beside_a_refused_one() {
     let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
     let dead = "glrt-refusedforever00000";
     sandbox.write_config(&format!("{}{}", entry("dead", &url, 999, dead), entry("healthy", &url, id, &token)));
-    sandbox.write("agent.toml", SHORT);
+    sandbox.write("agent.toml", &format!("{SHORT}[rotate]\nfound = \"always\"\n"));
     let daemon = sandbox.start_serving();
     let rotations = |sandbox: &Sandbox| sandbox.gitlab.runner(id).unwrap().rotations;
     sandbox.wait("ten lives", |sandbox| rotations(sandbox) >= 15);

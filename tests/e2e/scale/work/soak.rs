@@ -38,7 +38,7 @@ const WRITE: Duration = Duration::from_secs(60);
 
 pub(super) fn soak(count: usize) -> Vec<Figures> {
     let span = Duration::from_secs(number("SCALE_SOAK").unwrap_or(SOAK_SECS));
-    let fleet = Fleet::new(count, gitlab(LIFE), "[rotate]\nat = \"50%\"\n");
+    let fleet = Fleet::new(count, gitlab(LIFE), "[rotate]\nat = \"50%\"\nfound = \"always\"\n");
     fleet.gitlab.order(Endpoint::Any, Fault::status(503)).every(FAILING);
     let daemon = fleet.start(&["run"]);
     let (began, mut written_at, mut lines) = (Instant::now(), Instant::now(), 0);

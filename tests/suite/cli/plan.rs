@@ -1,0 +1,75 @@
+//! `plan` and `run --dry-run`.
+
+use fake_gitlab::{Endpoint, Gitlab, NewRunner};
+use rustix::process::Signal;
+use test_support::Sandbox;
+
+/// A sandbox with an enrollment that is not registered yet, and an entry that was only found.
+fn sandbox() -> Sandbox {
+    let sandbox = super::sandbox_with(Gitlab::builder().token_life("1d"));
+    let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+    sandbox.write_config(&sandbox.entry("found", id, &token));
+    sandbox.write("token", &sandbox.gitlab.instance_registration_token());
+    sandbox.write("agent.toml", &sandbox.enrollment("build-1", "registration_token = { file = \"token\" }"));
+    sandbox
+}
+
+#[test]
+fn plan_says_what_is_next_and_what_a_stop_deletes_without_a_request() {
+    let sandbox = sandbox();
+    let config = sandbox.config();
+    for args in [&["plan"][..], &["run", "--dry-run"]] {
+        let text = sandbox.run(args).exits(0).stdout.clone();
+        let line = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+        assert!(line("build-1").contains("register ") && line("build-1").contains("not registered"), "{text}");
+        assert!(line("found").contains("verify ") && line("found").contains("(last resort)"), "{text}");
+        assert!(line("found").ends_with("keep"), "{text}");
+    }
+    let runners = sandbox.run(&["plan", "--output", "json"]).runners();
+    let found = runners.iter().find(|runner| runner["name"] == "found").unwrap();
+    assert_eq!(found["rotation"]["rule"], "last_resort");
+    assert_eq!(found["at_stop"], "keep");
+    assert_eq!(found["next"]["step"], "verify");
+    assert!(sandbox.gitlab.requests().is_empty(), "no server is asked");
+    assert_eq!(sandbox.config(), config);
+    assert!(!sandbox.path("state").exists(), "nothing is written");
+}
+
+#[test]
+fn plan_follows_the_settings_beside_a_running_daemon() {
+    let sandbox = sandbox();
+    let daemon = sandbox.start_serving();
+    sandbox.wait("the registration", |sandbox| sandbox.config().contains("build-1"));
+    let at_stop = |name: &str| {
+        let runners = sandbox.run(&["plan", "--output", "json"]).runners();
+        runners.iter().find(|runner| runner["name"] == name).unwrap()["at_stop"].clone()
+    };
+    assert_eq!((at_stop("build-1"), at_stop("found")), ("delete_runner".into(), "keep".into()));
+    let enrollment = sandbox.read("agent.toml");
+    sandbox
+        .write("agent.toml", &format!("[shutdown]\nunregister = \"never\"\n[rotate]\nfound = \"never\"\n{enrollment}"));
+    assert_eq!(at_stop("build-1"), "keep");
+    let text = sandbox.run(&["plan"]).exits(0).stdout.clone();
+    assert!(text.lines().any(|line| line.starts_with("found") && line.contains("  never  ")), "{text}");
+    daemon.stop(Signal::QUIT).exits(0);
+}
+
+#[test]
+fn plan_with_verify_asks_about_each_token_and_exits_like_verify() {
+    let sandbox = sandbox();
+    let text = sandbox.run(&["plan", "--verify"]).exits(0).stdout.clone();
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Verify).len(), 1);
+    assert_eq!(sandbox.gitlab.runners().len(), 1, "nothing is registered: {text}");
+    assert!(text.lines().any(|line| line.starts_with("found") && line.contains("(in 21h")), "{text}");
+    sandbox.gitlab.revoke(sandbox.gitlab.runners()[0].id);
+    // Only the runner that is to be registered is well.
+    sandbox.run(&["plan", "--verify"]).exits(6);
+}
+
+#[test]
+fn plan_without_runners_says_so() {
+    let sandbox = super::sandbox();
+    let text = sandbox.run(&["plan"]).exits(0).stdout.clone();
+    assert!(text.starts_with("nothing to do"), "{text}");
+    assert!(sandbox.run(&["plan", "--output", "json"]).runners().is_empty());
+}
