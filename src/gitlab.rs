@@ -24,6 +24,7 @@ mod json_client;
 mod lenient;
 mod other_address;
 mod parameters;
+mod proxy;
 mod refusal;
 mod rights;
 mod scheme;
@@ -41,7 +42,9 @@ pub use answer::{Answer, AnswerText, Registered, Reset, Shape, Verified};
 pub use client::Client;
 #[cfg(any(test, fuzzing))]
 pub use client::fuzzing;
-pub use config::{CONNECT_TIMEOUT, Config, Exchange, IN_FLIGHT_PER_HOST, Observer, Proxies, REQUEST_TIMEOUT};
+pub use config::{
+    CONNECT_TIMEOUT, Config, Exchange, IN_FLIGHT_PER_HOST, Observer, Proxies, ProxySetting, REQUEST_TIMEOUT,
+};
 pub use disposition::{Disposition, ErrorClass, Reason};
 pub use endpoint::Endpoint;
 pub use error::Error;

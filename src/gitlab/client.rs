@@ -177,7 +177,10 @@ impl Client {
         };
         let outcome = match outcome {
             Ok(answered) => Ok(answered),
-            Err(failure) => Err(self.0.at_right_address(endpoint, site, failure).await),
+            Err(failure) => {
+                let failure = self.0.at_right_address(endpoint, site, failure).await;
+                Err(self.0.with_proxy(site, failure).await)
+            }
         };
         let took = started.elapsed();
         let elapsed_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);

@@ -99,30 +99,37 @@ impl Default for Config {
 }
 
 /// The proxies, with the meaning of the usual environment variables. This room does not read the environment.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxies {
-    /// The proxy for https sites; may hold a password.
-    pub https: Option<String>,
-    /// The proxy for http sites; may hold a password.
-    pub http: Option<String>,
+    /// The proxy for https sites.
+    pub https: Option<ProxySetting>,
+    /// The proxy for http sites.
+    pub http: Option<ProxySetting>,
     /// Hosts to connect to without a proxy, separated by commas.
     pub no_proxy: Option<String>,
+    /// Whether a web server runs this program for a request, so that the proxy for http sites may be of that request's
+    /// choice. It is not used then.
+    pub is_cgi: bool,
+}
+
+/// One proxy.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ProxySetting {
+    /// Its address; may hold a password.
+    pub url: String,
+    /// The variable that names it.
+    pub variable: &'static str,
 }
 
 impl Proxies {
     /// Whether requests to http sites use TLS to the proxy, which needs trusted authorities.
     pub(super) fn is_http_proxy_encrypted(&self) -> bool {
-        self.http.as_deref().is_some_and(|url| url.starts_with("https:"))
+        self.http.as_ref().is_some_and(|proxy| proxy.url.starts_with("https:"))
     }
 }
 
-impl fmt::Debug for Proxies {
+impl fmt::Debug for ProxySetting {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Proxies")
-            .field("https", &self.https.is_some())
-            .field("http", &self.http.is_some())
-            .field("no_proxy", &self.no_proxy)
-            .finish()
+        formatter.debug_struct("ProxySetting").field("variable", &self.variable).finish_non_exhaustive()
     }
 }

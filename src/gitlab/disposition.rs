@@ -70,6 +70,8 @@ impl ErrorKind {
             }
             Self::LocalFile
             | Self::ProxySetting
+            | Self::ProxyUnreachable
+            | Self::ProxyRefused
             | Self::NameLookup
             | Self::Connect
             | Self::ConnectTimeout
@@ -138,12 +140,29 @@ impl ErrorKind {
         )
     }
 
+    /// Whether a proxy on the way may have caused it instead of the server.
+    pub(super) fn may_be_of_proxy(self) -> bool {
+        matches!(
+            self,
+            Self::Connect
+                | Self::ConnectTimeout
+                | Self::NameLookup
+                | Self::Timeout
+                | Self::ConnectionLost
+                | Self::Redirect
+                | Self::NotGitlab
+                | Self::ServerError
+        )
+    }
+
     /// Whether the server may have received the request, so that its logs may have the request id.
     pub(super) fn is_after_sending(self) -> bool {
         !matches!(
             self,
             Self::LocalFile
                 | Self::ProxySetting
+                | Self::ProxyUnreachable
+                | Self::ProxyRefused
                 | Self::NameLookup
                 | Self::Connect
                 | Self::ConnectTimeout

@@ -204,7 +204,13 @@ impl fmt::Display for Error {
         match (&failure.detail, failure.kind) {
             (
                 Some(detail),
-                ErrorKind::LocalFile | ErrorKind::ProxySetting | ErrorKind::Tls | ErrorKind::WrongAddress,
+                ErrorKind::LocalFile
+                | ErrorKind::ProxySetting
+                | ErrorKind::ProxyUnreachable
+                | ErrorKind::ProxyRefused
+                | ErrorKind::ProxyAuthentication
+                | ErrorKind::Tls
+                | ErrorKind::WrongAddress,
             ) => {
                 formatter.write_str(detail)?;
             }

@@ -9,6 +9,10 @@ named_enum! {
         LocalFile = "local_file",
         /// The proxy address is not a URL.
         ProxySetting = "proxy_setting",
+        /// No connection to the proxy.
+        ProxyUnreachable = "proxy_unreachable",
+        /// The proxy does not connect to the server.
+        ProxyRefused = "proxy_refused",
         /// The host name cannot be resolved.
         NameLookup = "name_lookup",
         /// No connection to the server or to the proxy in front of it.

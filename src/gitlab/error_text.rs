@@ -11,6 +11,8 @@ impl ErrorKind {
             }
             Self::LocalFile => "a local file cannot be used",
             Self::ProxySetting => "the proxy address is not a URL",
+            Self::ProxyUnreachable => "cannot connect to the proxy",
+            Self::ProxyRefused => "the proxy does not connect to the server",
             Self::NameLookup => "cannot resolve the host name",
             Self::Connect => "cannot connect",
             Self::ConnectTimeout => "connecting timed out",
@@ -72,6 +74,8 @@ impl ErrorKind {
             }
             Self::LocalFile => "check the TLS files of the entry and those in the `certs` directory",
             Self::ProxySetting => "set the proxy to a URL such as `http://proxy.example.com:3128`",
+            Self::ProxyUnreachable => "check the proxy's address, or exclude GitLab's host from it by NO_PROXY",
+            Self::ProxyRefused => "let the proxy connect to GitLab, or exclude GitLab's host from it by NO_PROXY",
             Self::ProxyAuthentication => "set the proxy to a URL such as `http://user:password@proxy.example.com:3128`",
             Self::Redirect => "set `url` to the address that GitLab itself uses, with https",
             Self::WrongAddress => "set `url` to that address; this request changed nothing there",

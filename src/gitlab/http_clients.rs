@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
-use reqwest::{NoProxy, Proxy};
 
 use super::error::CallFailure;
 use super::tls::{FileStamp, FileTrust, Ignored, SystemRoots, TlsProfile};
-use super::{Config, ErrorKind};
+use super::{Config, ErrorKind, Proxies};
 use crate::model::Site;
 
 /// How long an idle connection is kept: long enough for the runners of one pass, short enough that an idle daemon
@@ -106,22 +105,20 @@ impl ClientCache {
         // If the request timeout expired while connecting, it would be unknown whether anything was sent.
         let connect_timeout = self.config.connect_timeout.min(self.config.request_timeout / 2);
         let build = |kept: usize| {
-            let mut builder = reqwest::Client::builder()
+            let builder = reqwest::Client::builder()
                 .tls_backend_preconfigured(tls.clone())
                 .retry(reqwest::retry::never())
                 .redirect(reqwest::redirect::Policy::none())
                 .referer(false)
                 .http1_only()
                 .no_proxy()
+                .proxy(Proxies::interceptor(&self.config))
                 .connect_timeout(connect_timeout)
                 .timeout(self.config.request_timeout)
                 .pool_max_idle_per_host(kept)
                 .pool_idle_timeout(IDLE_TIMEOUT)
                 .user_agent(format!("{USER_AGENT} ({}/{})", std::env::consts::OS, std::env::consts::ARCH))
                 .default_headers(accepts_json());
-            for proxy in self.proxies()? {
-                builder = builder.proxy(proxy);
-            }
             builder.build().map_err(|error| {
                 CallFailure::new(ErrorKind::Tls)
                     .with_detail("cannot set up connections")
@@ -129,19 +126,6 @@ impl ClientCache {
             })
         };
         Ok(HttpClients { fresh: build(0)?, kept: build(self.config.in_flight())? })
-    }
-
-    fn proxies(&self) -> Result<Vec<Proxy>, CallFailure> {
-        let proxies = &self.config.proxies;
-        let except = proxies.no_proxy.as_deref().and_then(NoProxy::from_string);
-        let https = proxies.https.as_deref().map(|url| (Proxy::https(url), "the proxy for https is not a URL"));
-        let http = proxies.http.as_deref().map(|url| (Proxy::http(url), "the proxy for http is not a URL"));
-        let proxy = |(proxy, detail): (reqwest::Result<Proxy>, &str)| match proxy {
-            Ok(proxy) => Ok(proxy.no_proxy(except.clone())),
-            // The cause contains the address, and that may contain a password.
-            Err(_) => Err(CallFailure::new(ErrorKind::ProxySetting).with_detail(detail)),
-        };
-        https.into_iter().chain(http).map(proxy).collect()
     }
 }
 

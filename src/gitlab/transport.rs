@@ -78,6 +78,7 @@ impl Transport {
 
     /// Waits for a free slot of the host and sends one request, once.
     pub(super) async fn exchange(&self, outgoing: Outgoing<'_>) -> Result<Incoming, CallFailure> {
+        self.config.proxies.route(&outgoing.site.url)?;
         let host = self.host(&outgoing.site.url.authority());
         let _slot = host.acquire().await.ok();
         let clients = self.tls.clients(outgoing.site, outgoing.token_kind.into()).await?;
@@ -99,9 +100,17 @@ impl Transport {
         received(response, outgoing.max_answer_bytes, outgoing.keeps_cut_success).await
     }
 
+    /// Names the proxy that a failed request went through.
+    pub(super) async fn with_proxy(&self, site: &Site, failure: CallFailure) -> CallFailure {
+        match self.config.proxies.route(&site.url) {
+            Ok(Some(route)) => route.blamed(site, failure, self.config.connect_timeout).await,
+            Ok(None) | Err(_) => failure,
+        }
+    }
+
     /// Tells an alert of TLS, which is the answer of an https port to plain http, from an answer that was lost.
     async fn with_scheme(&self, site: &Site, failure: CallFailure) -> CallFailure {
-        let is_direct = self.config.proxies.http.is_none();
+        let is_direct = matches!(self.config.proxies.route(&site.url), Ok(None));
         let is_no_http = failure.source.as_deref().is_some_and(|error| is_no_http(error));
         let is_suspect = failure.kind == ErrorKind::ConnectionLost && is_no_http && is_direct && !site.url.is_https();
         if is_suspect && scheme::speaks_tls(&site.url, self.config.connect_timeout).await {

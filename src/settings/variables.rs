@@ -8,7 +8,7 @@ use super::diagnostics::{Diagnostics, Place, Placed};
 use super::draft::Draft;
 use super::enrollment::ENVIRONMENT_KEY;
 use super::table::split_list;
-use crate::gitlab::Proxies;
+use crate::gitlab::{Proxies, ProxySetting};
 use crate::model::parse_span;
 use crate::secret::{Source, Token};
 
@@ -22,14 +22,16 @@ pub(super) fn enrolled(environment: &Environment) -> Option<Draft> {
     Some(Draft { key: Some(key), ..draft })
 }
 
-/// The proxies from the variables that Go programs read; upper case wins.
+/// The proxies from the variables that Go programs read; upper case wins. A web server that runs a program for a request sets
+/// REQUEST_METHOD.
 pub(super) fn proxies(environment: &Environment) -> Proxies {
     let [https, https_lower, http, http_lower] = PROXIES;
-    let either = |upper, lower| environment.text(upper).or_else(|| environment.text(lower));
+    let set = |variable| environment.text(variable).map(|url| ProxySetting { url, variable });
     Proxies {
-        https: either(https, https_lower),
-        http: either(http, http_lower),
-        no_proxy: either("NO_PROXY", "no_proxy"),
+        https: set(https).or_else(|| set(https_lower)),
+        http: set(http).or_else(|| set(http_lower)),
+        no_proxy: environment.text("NO_PROXY").or_else(|| environment.text("no_proxy")),
+        is_cgi: environment.text("REQUEST_METHOD").is_some(),
     }
 }
 

@@ -6,6 +6,7 @@ mod first_api;
 mod fleet;
 mod help;
 mod list;
+mod proxies;
 mod register;
 mod rotate;
 mod schemes;

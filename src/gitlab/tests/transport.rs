@@ -147,13 +147,17 @@ async fn requests_to_one_host_wait_for_a_free_slot() {
     assert_eq!(server.requests().len(), 4);
 }
 
+fn setting(url: &str, variable: &'static str) -> Option<ProxySetting> {
+    Some(ProxySetting { url: url.to_owned(), variable })
+}
+
 #[tokio::test]
 async fn a_proxy_is_used_and_its_password_is_not_shown() {
     let proxy = ScriptedServer::start([Reply::html(407), Reply::html(502)]).await;
     let proxies = |no_proxy: &str| Proxies {
-        http: Some(format!("http://user:proxy-secret@{}", proxy.authority)),
-        https: None,
+        http: setting(&format!("http://user:proxy-secret@{}", proxy.authority), "HTTP_PROXY"),
         no_proxy: Some(no_proxy.to_owned()),
+        ..Proxies::default()
     };
     let through = Client::new(Config { proxies: proxies("other.example.com"), ..Config::default() });
     let error = call(&through, &site("http://gitlab.invalid"), Endpoint::Reset).await.unwrap_err();
@@ -171,11 +175,15 @@ async fn a_proxy_is_used_and_its_password_is_not_shown() {
 
 #[tokio::test]
 async fn a_failed_proxy_tunnel_executed_nothing() {
-    let proxy = ScriptedServer::start([Reply::html(407), Reply::html(502), Reply::Close(Vec::new())]).await;
-    let https = Some(format!("http://user:proxy-secret@{}", proxy.authority));
+    // The second one is asked again for its status.
+    let replies = [Reply::html(407), Reply::html(502), Reply::html(502), Reply::Close(Vec::new())];
+    let proxy = ScriptedServer::start(replies).await;
+    let https = setting(&format!("http://user:proxy-secret@{}", proxy.authority), "HTTPS_PROXY");
     let client = Client::new(Config { proxies: Proxies { https, ..Proxies::default() }, ..Config::default() });
-    for _ in 0..3 {
+    let (authentication, refused) = (ErrorKind::ProxyAuthentication, ErrorKind::ProxyRefused);
+    for (kind, status) in [(authentication, Some(407)), (refused, Some(502)), (refused, None)] {
         let error = call(&client, &site("https://gitlab.invalid"), Endpoint::Reset).await.unwrap_err();
+        assert_eq!((error.kind(), error.status()), (kind, status), "{error:?}");
         assert_eq!(error.disposition(), Disposition::NotExecuted { retry_after: None }, "{error:?}");
         assert!(!format!("{error:?}").contains("proxy-secret"));
     }
@@ -184,7 +192,7 @@ async fn a_failed_proxy_tunnel_executed_nothing() {
 
 #[tokio::test]
 async fn an_invalid_proxy_url_is_a_local_error() {
-    let https = Some("http://user:proxy-secret@[bad".to_owned());
+    let https = setting("http://user:proxy-secret@[bad", "HTTPS_PROXY");
     let client = Client::new(Config { proxies: Proxies { https, ..Proxies::default() }, ..Config::default() });
     let error = call(&client, &site("https://gitlab.invalid"), Endpoint::Verify).await.unwrap_err();
     assert_eq!((error.kind(), error.class()), (ErrorKind::ProxySetting, ErrorClass::Local));
