@@ -113,7 +113,7 @@ impl Transport {
         let is_direct = matches!(self.config.proxies.route(&site.url), Ok(None));
         let is_no_http = failure.source.as_deref().is_some_and(|error| is_no_http(error));
         let is_suspect = failure.kind == ErrorKind::ConnectionLost && is_no_http && is_direct && !site.url.is_https();
-        if is_suspect && scheme::speaks_tls(&site.url, self.config.connect_timeout).await {
+        if is_suspect && scheme::speaks_tls(&site.url).await {
             return CallFailure { kind: ErrorKind::HttpsExpected, source: None, ..failure };
         }
         failure
