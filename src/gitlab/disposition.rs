@@ -76,6 +76,7 @@ impl ErrorKind {
             | Self::Connect
             | Self::ConnectTimeout
             | Self::TlsName
+            | Self::TlsNoName
             | Self::TlsIssuer
             | Self::TlsExpired
             | Self::TlsClientCertificate
@@ -167,6 +168,7 @@ impl ErrorKind {
                 | Self::Connect
                 | Self::ConnectTimeout
                 | Self::TlsName
+                | Self::TlsNoName
                 | Self::TlsIssuer
                 | Self::TlsExpired
                 | Self::TlsClientCertificate

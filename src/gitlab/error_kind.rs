@@ -21,6 +21,8 @@ named_enum! {
         ConnectTimeout = "connect_timeout",
         /// The server's certificate is for other names.
         TlsName = "tls_name",
+        /// The server's certificate names no host: it has no subjectAltName.
+        TlsNoName = "tls_no_name",
         /// The server's certificate is from an authority that is not trusted.
         TlsIssuer = "tls_issuer",
         /// The server's certificate has expired or is not valid yet.

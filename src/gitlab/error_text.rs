@@ -17,6 +17,7 @@ impl ErrorKind {
             Self::Connect => "cannot connect",
             Self::ConnectTimeout => "connecting timed out",
             Self::TlsName => "the server's certificate is for another name",
+            Self::TlsNoName => "the server's certificate names no host",
             Self::TlsIssuer => "the server's certificate is from an unknown issuer",
             Self::TlsExpired => "the server's certificate has expired or is not valid yet",
             Self::TlsClientCertificate => "the server requires a client certificate, or rejects this one",
@@ -59,9 +60,12 @@ impl ErrorKind {
                 "set `tls_ca_file` in the [[server]] of agent.toml, or use --tls-ca-file: an access token is not sent by the trust that config.toml asks for"
             }
             Self::TlsIssuer => {
-                "set `tls-ca-file` to the CA certificate, or install the system's CA certificates (ca-certificates)"
+                "set `tls-ca-file` to the CA certificate or to the server's own, or install the system's CA certificates (ca-certificates)"
             }
             Self::TlsName => "use a name from the certificate in `url`",
+            Self::TlsNoName => {
+                "issue it again with a subjectAltName, which a certificate of version 1 cannot have; if its issuer is unknown here, set `tls-ca-file` to the new one"
+            }
             Self::TlsExpired => "renew the server's certificate, or correct this machine's clock",
             Self::TlsClientCertificate => {
                 "set `tls-cert-file` and `tls-key-file` to the client certificate and its key"

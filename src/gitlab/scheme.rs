@@ -25,6 +25,9 @@ const PLAIN_TO_TLS: [&str; 3] = [
 /// The first two bytes of a TLS record: a handshake or an alert, of version 3.
 const TLS_RECORDS: [[u8; 2]; 2] = [[0x16, 0x03], [0x15, 0x03]];
 
+/// How long a handshake is waited for. A server without TLS may wait for the rest of a request.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+
 /// Whether an answer says that the server speaks https on this port.
 pub(super) fn says_https(incoming: &Incoming) -> bool {
     incoming.status == 400
@@ -34,7 +37,7 @@ pub(super) fn says_https(incoming: &Incoming) -> bool {
 
 /// Whether the server of an address speaks TLS on its port: it answers the first message of a handshake, which is then given
 /// up. Nothing secret is sent.
-pub(super) async fn speaks_tls(url: &ServerUrl, within: Duration) -> bool {
+pub(super) async fn speaks_tls(url: &ServerUrl) -> bool {
     let answered = async {
         let hello = client_hello(url.host())?;
         let mut stream = TcpStream::connect((url.host(), url.port())).await?;
@@ -43,7 +46,7 @@ pub(super) async fn speaks_tls(url: &ServerUrl, within: Duration) -> bool {
         stream.read_exact(&mut first).await?;
         Ok::<_, io::Error>(TLS_RECORDS.contains(&first))
     };
-    matches!(timeout(within, answered).await, Ok(Ok(true)))
+    matches!(timeout(ANSWERS_WITHIN, answered).await, Ok(Ok(true)))
 }
 
 fn client_hello(host: &str) -> io::Result<Vec<u8>> {

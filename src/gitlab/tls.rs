@@ -243,7 +243,7 @@ fn configured(
         |error: rustls::Error| CallFailure::new(ErrorKind::Tls).with_detail("cannot set up TLS").with_source(error);
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
     let builder = builder.with_safe_default_protocol_versions().map_err(failed)?;
-    let builder = if named.is_empty() {
+    let builder = if roots.is_empty() {
         builder.with_root_certificates(roots)
     } else {
         let authorities = WebPkiServerVerifier::builder_with_provider(roots, provider).build();

@@ -20,6 +20,7 @@ use super::error::CallFailure;
 use super::error_body::ErrorBody;
 use super::other_address::OtherAddresses;
 use super::tls_checks::TlsChecks;
+use super::trust::is_without_names;
 use super::{Config, ErrorKind, Exchange, headers, scheme};
 
 /// All connections of a client.
@@ -113,7 +114,7 @@ impl Transport {
         let is_direct = matches!(self.config.proxies.route(&site.url), Ok(None));
         let is_no_http = failure.source.as_deref().is_some_and(|error| is_no_http(error));
         let is_suspect = failure.kind == ErrorKind::ConnectionLost && is_no_http && is_direct && !site.url.is_https();
-        if is_suspect && scheme::speaks_tls(&site.url, self.config.connect_timeout).await {
+        if is_suspect && scheme::speaks_tls(&site.url).await {
             return CallFailure { kind: ErrorKind::HttpsExpected, source: None, ..failure };
         }
         failure
@@ -255,8 +256,9 @@ fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
     None
 }
 
-fn tls_kind(error: &rustls::Error) -> ErrorKind {
+pub(super) fn tls_kind(error: &rustls::Error) -> ErrorKind {
     match error {
+        error if is_without_names(error) => ErrorKind::TlsNoName,
         rustls::Error::InvalidCertificate(error) => certificate_kind(error),
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => ErrorKind::HttpExpected,
         rustls::Error::AlertReceived(
@@ -283,6 +285,9 @@ fn certificate_kind(error: &CertificateError) -> ErrorKind {
         | CertificateError::ExpiredContext { .. }
         | CertificateError::NotValidYet
         | CertificateError::NotValidYetContext { .. } => ErrorKind::TlsExpired,
+        // What webpki says of a certificate that is its own authority, and of one of version 1.
+        CertificateError::Other(problem) if problem.to_string() == "CaUsedAsEndEntity" => ErrorKind::TlsIssuer,
+        CertificateError::Other(problem) if problem.to_string() == "UnsupportedCertVersion" => ErrorKind::TlsNoName,
         _ => ErrorKind::Tls,
     }
 }

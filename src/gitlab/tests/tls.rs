@@ -235,6 +235,87 @@ async fn a_named_certificate_needs_a_valid_name_and_time() {
 }
 
 #[tokio::test]
+async fn a_server_is_trusted_by_its_own_leaf_certificate() {
+    let (dir, authority) = (TempDir::new().unwrap(), authority());
+    let pair = signed(&params("127.0.0.1"), &authority);
+    let server = TlsServer::start(&pair, None).await;
+    let leaf = file(&dir, "127.0.0.1.crt", &pair.certificate.pem());
+    call(&client(), &server.site(trusting(&leaf)), Endpoint::Verify).await.unwrap();
+    let ready = Client::new(Config { certs_dir: Some(dir.path().to_owned()), ..Config::default() });
+    call(&ready, &server.site(TlsFiles::default()), Endpoint::Verify).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_leaf_certificate_trusts_no_other_one() {
+    let (dir, authority) = (TempDir::new().unwrap(), authority());
+    let pinned = signed(&params("127.0.0.1"), &authority);
+    let leaf = file(&dir, "leaf.pem", &pinned.certificate.pem());
+    // Of the same name and issuer; of the same key too.
+    let other = signed(&params("127.0.0.1"), &authority);
+    let key = KeyPair::from_pem(&pinned.key.serialize_pem()).unwrap();
+    let reissued = CertificateAndKey { certificate: params("127.0.0.1").signed_by(&key, &authority).unwrap(), key };
+    assert_ne!(reissued.certificate.der(), pinned.certificate.der());
+    for pair in [other, reissued] {
+        let server = TlsServer::start(&pair, None).await;
+        assert_eq!(refusal(&server, trusting(&leaf)).await.kind(), ErrorKind::TlsIssuer);
+    }
+}
+
+#[tokio::test]
+async fn a_leaf_certificate_needs_a_valid_name_and_time_all_the_same() {
+    let (dir, authority) = (TempDir::new().unwrap(), authority());
+    let mut expired = params("127.0.0.1");
+    expired.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let mut early = params("127.0.0.1");
+    early.not_before = rcgen::date_time_ymd(4000, 1, 1);
+    for (params, kind) in [
+        (params("other.example.com"), ErrorKind::TlsName),
+        (expired, ErrorKind::TlsExpired),
+        (early, ErrorKind::TlsExpired),
+    ] {
+        let pair = signed(&params, &authority);
+        let server = TlsServer::start(&pair, None).await;
+        let leaf = file(&dir, "leaf.pem", &pair.certificate.pem());
+        assert_eq!(refusal(&server, trusting(&leaf)).await.kind(), kind);
+    }
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_has_an_unknown_issuer_until_it_is_named() {
+    let dir = TempDir::new().unwrap();
+    let stranger = file(&dir, "stranger.pem", &authority().pem());
+    let server = TlsServer::start(&self_signed("127.0.0.1"), None).await;
+    for tls in [TlsFiles::default(), trusting(&stranger)] {
+        let error = refusal(&server, tls).await;
+        assert_eq!(error.kind(), ErrorKind::TlsIssuer, "{error:?}");
+        assert!(error.hint().unwrap().contains("tls-ca-file"), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_without_names_must_be_issued_again() {
+    let (dir, authority) = (TempDir::new().unwrap(), authority());
+    let mut nameless = CertificateParams::new(Vec::new()).unwrap();
+    nameless.distinguished_name.push(DnType::CommonName, "127.0.0.1");
+    let issued = signed(&nameless, &authority);
+    // The default of `openssl req -x509`.
+    nameless.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let own = CertificateAndKey { certificate: nameless.self_signed(&key).unwrap(), key };
+    let (ca, stranger) = (file(&dir, "ca.pem", &authority.pem()), file(&dir, "other.pem", &named_authority("X").pem()));
+    for pair in [issued, own] {
+        let server = TlsServer::start(&pair, None).await;
+        let leaf = file(&dir, "leaf.pem", &pair.certificate.pem());
+        for tls in [trusting(&stranger), trusting(&leaf), trusting(&ca)] {
+            let error = refusal(&server, tls).await;
+            assert_eq!(error.kind(), ErrorKind::TlsNoName, "{error:?}");
+            let hint = error.hint().unwrap();
+            assert!(hint.contains("subjectAltName") && hint.contains("tls-ca-file"), "{hint}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_client_certificate_is_sent_and_its_refusal_reported() {
     let (dir, servers, clients) = (TempDir::new().unwrap(), authority(), authority());
     let server = TlsServer::start(&signed(&params("127.0.0.1"), &servers), Some(&clients)).await;
