@@ -37,7 +37,7 @@ pub use secrets::secret_variables;
 pub use sharing::check_share;
 pub use sources::{Environment, Start, UserDirectories, variable};
 pub use table::split_list;
-pub use variables::{parse_boolean, parse_seconds};
+pub use variables::{has_server_variable, parse_boolean, parse_seconds};
 
 use enrollment::Findings;
 
@@ -60,6 +60,8 @@ pub struct Overrides {
     pub listen_address: Option<String>,
     /// `--allow-remote`.
     pub allow_remote: Option<bool>,
+    /// `--wait-for-config`.
+    pub wait_for_config: bool,
 }
 
 /// The validated settings.
@@ -73,6 +75,10 @@ pub struct Settings {
     pub engine: engine::Config,
     /// Configuration of the status server.
     pub status_server: StatusServerConfig,
+    /// Whether there is an agent.toml.
+    pub has_file: bool,
+    /// Whether the daemon waits for entries that another process is to write into config.toml.
+    pub waits_for_config: bool,
     /// The template files of the enrollments, whose text is in `engine`.
     pub templates: Vec<PathBuf>,
     /// Valid but probably unintended settings, one sentence each.
@@ -142,6 +148,8 @@ fn assemble(
     let mut drafts = Vec::new();
     let mut http = http::HttpSection::default();
     let mut sharing = sharing::SharingSection::default();
+    let has_file = text.is_some();
+    let mut waits_for_config = overrides.wait_for_config;
     if let Some(text) = text {
         let target = file::FileTargets {
             engine: &mut engine,
@@ -155,6 +163,7 @@ fn assemble(
     match scope {
         Scope::Daemon => {
             drafts.extend(variables::enrolled(environment));
+            waits_for_config |= variables::waits_for_config(environment, &mut findings.diagnostics);
             http = http.with_overrides(overrides, environment, &mut findings.diagnostics);
         }
         Scope::Command => {}
@@ -166,5 +175,15 @@ fn assemble(
     engine.sharing = sharing.validate(&mut findings.diagnostics);
     let status_server = http.status_server(paths, &mut findings.diagnostics);
     let Findings { diagnostics, warnings, templates } = findings;
-    diagnostics.into_result(Settings { store: paths.store(), gitlab, engine, status_server, templates, warnings })
+    let store = paths.store();
+    diagnostics.into_result(Settings {
+        store,
+        gitlab,
+        engine,
+        status_server,
+        has_file,
+        waits_for_config,
+        templates,
+        warnings,
+    })
 }

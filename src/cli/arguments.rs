@@ -150,6 +150,9 @@ pub struct RunArguments {
     /// Show what would be done, like `plan`, and exit
     #[arg(long, conflicts_with_all = ["once", "listen_address", "allow_remote"])]
     pub dry_run: bool,
+    /// Start without a runner, and wait until another process writes entries into config.toml [env: WAIT_FOR_CONFIG]
+    #[arg(long)]
+    pub wait_for_config: bool,
     /// Also serve HTTP at these addresses, such as 127.0.0.1:9252, separated by commas [env: LISTEN_ADDRESS]
     #[arg(long, value_name = "ADDRESS", conflicts_with = "once")]
     pub listen_address: Option<String>,
@@ -538,6 +541,7 @@ impl Arguments {
                 socket: run.socket.socket.clone(),
                 listen_address: run.listen_address.clone(),
                 allow_remote: run.allow_remote,
+                wait_for_config: run.wait_for_config,
                 ..files
             },
             Command::Status(StatusArguments { socket, .. }) | Command::Health(HealthArguments { socket, .. }) => {

@@ -1,7 +1,7 @@
 //! The composition root: puts the daemon together from the real parts, and runs it.
 
 use std::convert::Infallible;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -25,12 +25,20 @@ use crate::settings::{self, Environment, Overrides, Settings};
 use crate::sharing;
 use crate::signals::{Signal, Signals, has_end_arrived};
 use crate::status::{Counters, Phase, Sources, StatusRegistry, StatusServer, StatusServerConfig, StatusServerError};
-use crate::store::{self, InstanceLock, Store};
+use crate::store::{self, InstanceLock, Record, Store};
 use crate::systemd;
 
 /// Why the daemon ended before it was stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// No runner is enrolled, config.toml has no entries, and the settings do not say that it is to get any.
+    #[error("nothing to serve: {} has no [[runners]] entry, and the settings enroll no runner", config.display())]
+    NothingToServe {
+        /// The path of config.toml.
+        config: PathBuf,
+        /// Whether the environment names a server, and only the token is missing.
+        has_server: bool,
+    },
     /// The settings are invalid.
     #[error(transparent)]
     Settings(#[from] settings::Errors),
@@ -115,8 +123,9 @@ impl Assembly {
         let instance = store.lock_instance().await?;
         // Enrollments keep the names that their runners have.
         let environment = environment.clone().remembering(recorded_names(&store).await?);
-        let Settings { mut gitlab, engine: config, status_server, templates, warnings, .. } =
-            load(overrides, &environment).await?;
+        let settings = load(overrides, &environment).await?;
+        expect_runners(&settings, &environment, &store).await?;
+        let Settings { mut gitlab, engine: config, status_server, templates, warnings, .. } = settings;
         if environment.is_container {
             warn_of_lost_state(&store, &config).await;
         }
@@ -248,6 +257,25 @@ async fn awaited<T>(work: JoinHandle<T>) -> T {
             Err(_) => std::future::pending().await,
         },
     }
+}
+
+/// Fails if there is nothing to serve and nothing to wait for: a container that lacks its settings should not look well.
+async fn expect_runners(settings: &Settings, environment: &Environment, store: &Store) -> Result<(), StartError> {
+    let has_server = settings::has_server_variable(environment);
+    // A machine's agent.toml without an enrollment is for the entries that config.toml has or gets.
+    if !settings.engine.enrollments.is_empty() || settings.has_file && !has_server {
+        return Ok(());
+    }
+    let awaits_entry = |record: &Record| record.credential.is_some() && record.entry_text.is_some();
+    if !store.read().await?.entries.is_empty() || store.records().await?.records.iter().any(awaits_entry) {
+        return Ok(());
+    }
+    let config = store.config_path().to_owned();
+    if settings.waits_for_config {
+        tracing::info!(config = %config.display(), "waiting for another process to write the first entry into config.toml");
+        return Ok(());
+    }
+    Err(StartError::NothingToServe { config, has_server })
 }
 
 /// The names of the runners that were enrolled before.

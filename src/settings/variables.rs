@@ -22,6 +22,18 @@ pub(super) fn enrolled(environment: &Environment) -> Option<Draft> {
     Some(Draft { key: Some(key), ..draft })
 }
 
+/// Whether `CI_SERVER_URL` asks for a runner.
+#[must_use]
+pub fn has_server_variable(environment: &Environment) -> bool {
+    environment.text("CI_SERVER_URL").is_some()
+}
+
+/// Whether the daemon waits for entries that another process is to write into config.toml.
+pub(super) fn waits_for_config(environment: &Environment, diagnostics: &mut Diagnostics) -> bool {
+    let variables = Variables { environment };
+    variables.boolean("WAIT_FOR_CONFIG", diagnostics).is_some_and(|waits| waits.value)
+}
+
 /// The proxies from the variables that Go programs read; upper case wins. A web server that runs a program for a request sets
 /// REQUEST_METHOD.
 pub(super) fn proxies(environment: &Environment) -> Proxies {

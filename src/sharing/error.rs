@@ -95,7 +95,7 @@ pub enum Error {
         /// What is wrong.
         detail: String,
     },
-    /// A secret of [sharing] cannot be read now. Its content was not looked at.
+    /// A secret of `[sharing]` cannot be read now. Its content was not looked at.
     #[error("{engine} cannot be used: {detail}")]
     Unreadable {
         /// The store.

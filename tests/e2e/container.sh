@@ -115,6 +115,20 @@ takes_any_user() {
     remove && by_registration_token one --volume any:/data --user 1234567:0 && is_well
 }
 
+# ends_with_2 WORDS OPTION…: the container ends with exit code 2 and says these words.
+ends_with_2() {
+    local words=$1
+    shift
+    remove
+    there podman run --detach --name agent --network host --read-only --read-only-tmpfs=false "$@" runner-agent
+    eventually has_ended && equal "$(there podman inspect --format '{{.State.ExitCode}}' agent)" 2 && has "$(log)" "$words"
+}
+
+waits_for_config() {
+    remove && there podman run --detach --name agent --network host --env WAIT_FOR_CONFIG=true runner-agent &&
+        eventually healthy && has "$(log)" 'waiting for another process'
+}
+
 # --- Checks -----------------------------------------------------------------------------------------------------------
 
 chmod 711 "$work"
@@ -144,6 +158,9 @@ check 'a given token without a volume causes a warning'            warns_without
 check 'a given token with a volume causes no warning'              does_not_warn_with_a_volume
 check 'any other user in group 0 works'                            takes_any_user
 check 'a token of the environment does not stay in the process'    hands_over
+check 'without settings it says what is missing'                   ends_with_2 'set CI_SERVER_URL and one of'
+check 'an address alone is not enough, and it says so'             ends_with_2 'CI_SERVER_URL is set: add one of' --env CI_SERVER_URL="$gitlab_url"
+check 'a sidecar waits for its config.toml'                        waits_for_config
 remove
 
 verdict

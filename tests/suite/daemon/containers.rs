@@ -3,7 +3,7 @@
 use super::{enrolled, enrollment};
 use fake_gitlab::{Endpoint, Gitlab, NewRunner};
 use rustix::process::Signal;
-use test_support::Process;
+use test_support::{Output, Process, Sandbox};
 
 const WARNING: &str = "mount a volume";
 
@@ -54,4 +54,56 @@ fn volatile_state_directory_is_warned_about() {
     for log in [log_of("REGISTRATION_TOKEN", ""), log_of("CI_SERVER_TOKEN", "[rotate]\nat = \"off\"\n")] {
         assert!(!log.contains(WARNING), "{log}");
     }
+}
+
+/// Runs the daemon without an agent.toml, with these variables.
+fn without_settings(sandbox: &Sandbox, variables: &[(&str, &str)], args: &[&str]) -> Process {
+    let mut command = sandbox.command(&[&["run"], args].concat());
+    command.env_remove("RUNNER_AGENT_CONFIG").env("XDG_CONFIG_HOME", sandbox.path("home"));
+    command.envs(variables.iter().copied());
+    Process::start(command)
+}
+
+#[test]
+fn nothing_to_serve_exits_with_2_and_says_what_is_missing() {
+    let sandbox = super::sandbox(Gitlab::builder());
+    std::fs::remove_file(sandbox.path("agent.toml")).unwrap();
+    let url = sandbox.gitlab.url();
+    for (variables, expected) in [
+        (&[][..], "set CI_SERVER_URL and one of REGISTRATION_TOKEN_FILE"),
+        (&[("CI_SERVER_URL", url.as_str())], "CI_SERVER_URL is set: add one of REGISTRATION_TOKEN_FILE"),
+    ] {
+        for args in [&[][..], &["--once"]] {
+            let Output { code, stderr, .. } = without_settings(&sandbox, variables, args).end();
+            assert_eq!(code, Some(2), "{stderr}");
+            assert!(stderr.contains("nothing to serve") && stderr.contains(expected), "{stderr}");
+            assert!(stderr.contains("--wait-for-config"), "{stderr}");
+        }
+    }
+    // An agent.toml that enrolls nothing does not make up for the missing token.
+    sandbox.write("agent.toml", "");
+    sandbox.run_with(&["run"], &[("CI_SERVER_URL", &url)]).exits(2);
+}
+
+#[test]
+fn sidecar_waits_for_the_config_toml_of_another_process() {
+    for (variables, args) in [(&[][..], &["--wait-for-config"][..]), (&[("WAIT_FOR_CONFIG", "true")], &[])] {
+        let sandbox = super::sandbox(Gitlab::builder());
+        let daemon = without_settings(&sandbox, variables, args);
+        sandbox.wait("the daemon to serve", |_| daemon.log().contains("serving"));
+        assert!(daemon.log().contains("waiting for another process"), "{}", daemon.log());
+        let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+        sandbox.write_config(&sandbox.entry("theirs", id, &token));
+        sandbox.wait("a verification", |sandbox| !sandbox.gitlab.requests_to(Endpoint::Verify).is_empty());
+        daemon.stop(Signal::QUIT).exits(0);
+    }
+}
+
+#[test]
+fn entries_of_config_toml_are_served_without_an_agent_toml() {
+    let sandbox = super::sandbox(Gitlab::builder());
+    sandbox.add_created("found");
+    let daemon = without_settings(&sandbox, &[], &[]);
+    sandbox.wait("a verification", |sandbox| !sandbox.gitlab.requests_to(Endpoint::Verify).is_empty());
+    daemon.stop(Signal::QUIT).exits(0);
 }
