@@ -19,8 +19,9 @@ const MOST_GROWTH: f64 = 1.5;
 /// How much more memory one more runner may take once all are verified, in KiB.
 const MOST_MEMORY_KIB: f64 = 4.0;
 
-/// The memory of a daemon with one runner, in MiB.
-const MOST_MEMORY_FOR_ONE_MIB: f64 = 8.5;
+/// The memory of a daemon with one runner, in MiB: 8.5 at most with a list of functions that was traced just now, and what
+/// changes of the code may add before packaging/link/trace-start is due again.
+const MOST_MEMORY_FOR_ONE_MIB: f64 = 9.5;
 
 mod soak;
 
