@@ -120,7 +120,7 @@ ends_with_2() {
     local words=$1
     shift
     remove
-    there podman run --detach --name agent --network host --read-only --read-only-tmpfs=false "$@" runner-agent
+    there podman run --detach --name agent --network host "$@" runner-agent
     eventually has_ended && equal "$(there podman inspect --format '{{.State.ExitCode}}' agent)" 2 && has "$(log)" "$words"
 }
 
