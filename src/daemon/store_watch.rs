@@ -96,7 +96,7 @@ impl StoreWatch {
         let Some((settings, shares)) = self.settings.as_ref().zip(shares) else { return };
         if settings.has_other_secrets(shares) {
             self.begin();
-        } else {
+        } else if self.open_at.is_none() {
             // What could not be used was taken back.
             self.failure = None;
         }
