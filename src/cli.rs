@@ -5,6 +5,7 @@
 //! `unicode-width` are used here and nowhere else.
 
 pub mod arguments;
+mod check;
 mod completions;
 mod confirm;
 mod context;
@@ -121,6 +122,7 @@ fn work(command: Command, context: &Context<'_>, runtime: &Runtime, signals: Sig
         }
         Command::Run(arguments) => runtime.block_on(run::run(context, &arguments, signals)),
         Command::List => runtime.block_on(until_signal(signals, list::list(context))),
+        Command::Check(_) => runtime.block_on(until_signal(signals, check::check(context))),
         Command::Status(arguments) => runtime.block_on(status::status(context, &arguments, signals)),
         Command::Health(arguments) => Ok(runtime.block_on(health::health(context, &arguments))),
         Command::Completions(arguments) => Ok(completions::completions(reporter, &arguments)),

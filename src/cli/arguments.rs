@@ -66,7 +66,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "DIRECTORY")]
     pub state_dir: Option<PathBuf>,
     /// Output format on stdout
-    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t)]
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t)]
     pub output: Output,
     /// Minimum level of log messages on stderr [env: LOG_LEVEL] [default: info for `run`, else warn]
     #[arg(
@@ -118,6 +118,9 @@ pub enum Command {
     List,
     /// Show what the daemon would do next for every runner, and at a stop
     Plan(PlanArguments),
+    /// Find mistakes in the settings and files, without asking a server
+    #[command(visible_alias = "validate")]
+    Check(CheckArguments),
     /// Show the status of the daemon's runners, or wait until all are ready
     Status(StatusArguments),
     /// Check the daemon's health, for example as a container's HEALTHCHECK
@@ -173,6 +176,17 @@ pub struct PlanArguments {
     /// Verify the tokens with the server first, as `verify` does
     #[arg(long)]
     pub verify: bool,
+}
+
+/// Looks for mistakes in agent.toml, config.toml, templates, token files, TLS files, directories, rights and sockets.
+///
+/// Contacts no server, and works beside a running daemon. `run` reports the same errors when it starts. Exits with 0, also
+/// if there are warnings, and with 4 if there is an error.
+#[derive(Args, Debug)]
+pub struct CheckArguments {
+    /// The daemon's socket.
+    #[command(flatten)]
+    pub socket: SocketArgument,
 }
 
 /// The daemon's socket.
@@ -544,9 +558,9 @@ impl Arguments {
                 wait_for_config: run.wait_for_config,
                 ..files
             },
-            Command::Status(StatusArguments { socket, .. }) | Command::Health(HealthArguments { socket, .. }) => {
-                Overrides { socket: socket.socket.clone(), ..files }
-            }
+            Command::Status(StatusArguments { socket, .. })
+            | Command::Health(HealthArguments { socket, .. })
+            | Command::Check(CheckArguments { socket }) => Overrides { socket: socket.socket.clone(), ..files },
             Command::Register(_)
             | Command::Verify(_)
             | Command::Rotate(_)
@@ -571,6 +585,7 @@ impl Arguments {
             Command::Run(_)
             | Command::List
             | Command::Plan(_)
+            | Command::Check(_)
             | Command::Fleet(_)
             | Command::Shared(_)
             | Command::Status(_)

@@ -82,6 +82,14 @@ impl Reporter {
         }
     }
 
+    /// Writes rows in the requested JSON format: one document with them under `name`, or one per line.
+    pub(super) fn rows(&self, name: &'static str, rows: impl Iterator<Item = impl Serialize>) {
+        match self.output {
+            Output::Jsonl => self.lines(rows),
+            Output::Text | Output::Json => self.document(name, rows),
+        }
+    }
+
     /// Writes rows as JSON, one per line.
     pub(super) fn lines(&self, rows: impl Iterator<Item = impl Serialize>) {
         self.parts(rows.map(|row| serde_json::to_string(&row).map(|line| line + "\n")));
