@@ -121,6 +121,8 @@ pub enum Command {
     /// Find mistakes in the settings and files, without asking a server
     #[command(visible_alias = "validate")]
     Check(CheckArguments),
+    /// Let the daemon read its files again, and wait for the result
+    Reload(ReloadArguments),
     /// Show the status of the daemon's runners, or wait until all are ready
     Status(StatusArguments),
     /// Check the daemon's health, for example as a container's HEALTHCHECK
@@ -210,6 +212,19 @@ pub struct StatusArguments {
     pub wait: Option<Wait>,
     /// Maximum time to wait, such as 90s [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = parse_span, requires = "wait")]
+    pub timeout: Option<Duration>,
+    /// The daemon's socket.
+    #[command(flatten)]
+    pub socket: SocketArgument,
+}
+
+/// Lets the daemon read agent.toml and config.toml again and verify every token, as the signal HUP does.
+///
+/// Waits until the files were read. Exits with 4 if one of them is invalid: the daemon goes on with its previous content.
+#[derive(Args, Debug)]
+pub struct ReloadArguments {
+    /// Maximum time to wait, such as 90s [default: 1m]
+    #[arg(long, value_name = "DURATION", value_parser = parse_span)]
     pub timeout: Option<Duration>,
     /// The daemon's socket.
     #[command(flatten)]
@@ -560,7 +575,8 @@ impl Arguments {
             },
             Command::Status(StatusArguments { socket, .. })
             | Command::Health(HealthArguments { socket, .. })
-            | Command::Check(CheckArguments { socket }) => Overrides { socket: socket.socket.clone(), ..files },
+            | Command::Check(CheckArguments { socket })
+            | Command::Reload(ReloadArguments { socket, .. }) => Overrides { socket: socket.socket.clone(), ..files },
             Command::Register(_)
             | Command::Verify(_)
             | Command::Rotate(_)
@@ -586,6 +602,7 @@ impl Arguments {
             | Command::List
             | Command::Plan(_)
             | Command::Check(_)
+            | Command::Reload(_)
             | Command::Fleet(_)
             | Command::Shared(_)
             | Command::Status(_)
