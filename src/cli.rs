@@ -5,6 +5,7 @@
 //! `unicode-width` are used here and nowhere else.
 
 pub mod arguments;
+mod check;
 mod completions;
 mod confirm;
 mod context;
@@ -21,6 +22,7 @@ mod outcome;
 mod plan;
 mod progress;
 mod register;
+mod reload;
 mod report;
 mod rotate;
 mod run;
@@ -121,6 +123,8 @@ fn work(command: Command, context: &Context<'_>, runtime: &Runtime, signals: Sig
         }
         Command::Run(arguments) => runtime.block_on(run::run(context, &arguments, signals)),
         Command::List => runtime.block_on(until_signal(signals, list::list(context))),
+        Command::Check(_) => runtime.block_on(until_signal(signals, check::check(context))),
+        Command::Reload(arguments) => runtime.block_on(until_signal(signals, reload::reload(context, &arguments))),
         Command::Status(arguments) => runtime.block_on(status::status(context, &arguments, signals)),
         Command::Health(arguments) => Ok(runtime.block_on(health::health(context, &arguments))),
         Command::Completions(arguments) => Ok(completions::completions(reporter, &arguments)),

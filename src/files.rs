@@ -25,7 +25,7 @@ pub use blocking::{
 pub use current::{CurrentFile, note};
 pub use look::{is_there, link_target, look};
 pub use own_directory::OwnDirectory;
-pub use place::{Place, make_directories, resolve};
+pub use place::{Place, check_directory, make_directories, resolve};
 pub use read::{Access, Exposure, Opened, read, read_trusted, read_trusted_text, read_unless_foreign};
 
 use std::io;

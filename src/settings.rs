@@ -4,8 +4,8 @@
 //! the environment, and `enrollment` validates both. All errors are reported at once. Precedence: flag,
 //! environment, agent.toml, default.
 //!
-//! This room fills the `Config` of `store`, `gitlab` and `engine`; none of them imports it. `toml` and
-//! `directories` are used only here, and only `sources` reads the environment of the process.
+//! This room fills the `Config` of `store`, `gitlab` and `engine`; none of them imports it. `toml`,
+//! `directories` and `strsim` are used only here, and only `sources` reads the environment of the process.
 
 mod access;
 mod diagnostics;
@@ -93,7 +93,8 @@ impl Settings {
         }
     }
 
-    fn secret_warnings(&self) -> impl Iterator<Item = String> {
+    /// Warnings about token files that can be used, one sentence each. Looks at the files.
+    pub fn secret_warnings(&self) -> impl Iterator<Item = String> {
         let of_servers = self.engine.servers.iter().map(|server| &server.access_token);
         let of_store = self.engine.sharing.iter().flat_map(crate::sharing::Settings::secrets);
         let sources = self.engine.enrollments.iter().map(|enrollment| enrollment.source.secret()).chain(of_store);

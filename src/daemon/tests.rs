@@ -50,7 +50,7 @@ impl DaemonFixture {
             heartbeat: Heartbeat::every(secs(3600)),
             registry: StatusRegistry::default(),
             counters: Counters::new(),
-            reload: Box::new(|| Box::pin(ready(None))),
+            reload: Box::new(|| Box::pin(ready(Err("invalid".to_owned())))),
         }
     }
 
@@ -1950,7 +1950,7 @@ async fn settings_that_changed_while_config_toml_could_not_be_read_are_followed_
     let (changes, watched) = mpsc::unbounded_channel();
     let parts = Parts {
         watch: Some(Watch::of_test(watched)),
-        reload: Box::new(|| Box::pin(ready(Some(enrolled(registration_token()))))),
+        reload: Box::new(|| Box::pin(ready(Ok(enrolled(registration_token()))))),
         ..fixture.parts()
     };
     let script = async {
@@ -1980,7 +1980,7 @@ async fn run_with_token_file(
     let (changes, watched) = mpsc::unbounded_channel();
     let config = config(Source::File(file.clone()));
     let (read, parts) = (config.clone(), fixture.parts());
-    let reload: Reload = Box::new(move || Box::pin(ready(Some(read.clone()))));
+    let reload: Reload = Box::new(move || Box::pin(ready(Ok(read.clone()))));
     let parts = Parts { watch: Some(Watch::of_test(watched)), reload, ..parts };
     let write = move |token: Option<&str>| {
         match token {

@@ -102,6 +102,16 @@ impl StatusServer {
         Ok(Self { socket, tcp })
     }
 
+    /// Binds each TCP address for a moment. Returns an error for each that cannot be bound.
+    pub async fn unusable_addresses(config: &Config) -> Vec<Error> {
+        let mut errors = Vec::new();
+        for address in &config.listen {
+            let bound = TcpListener::bind(address).await;
+            errors.extend(bound.err().map(|source| Error::Tcp { address: *address, source }));
+        }
+        errors
+    }
+
     /// Serves requests while it is polled; never returns.
     pub async fn serve(self, sources: Sources) -> Infallible {
         let sources = Arc::new(sources);

@@ -152,7 +152,7 @@ file job glcbt-64_abcdefghij1234567890
 file trigger glptt-abcdefghij1234567890abcdefghij1234567890
 file runner glrt-abcdefghij1234567890
 file old GR1348941abcdefghij1234567
-ip netns exec "$machine" "${CARGO_TARGET_DIR:-target}/debug/examples/gitlab" --port 8443 --tls-dir "$work/tls" --quiet >"$work/tls.log" 2>&1 &
+ip netns exec "$machine" "${CARGO_TARGET_DIR:-target}/debug/examples/gitlab" --port 8443 --tls-dir "$work/tls" --registration-token "$registration_token" --quiet >"$work/tls.log" 2>&1 &
 servers+=("$!")
 eventually listens 8443 2>/dev/null
 inside install -m 644 /dev/stdin /tmp/try/ca.pem <"$work/tls/ca.pem"

@@ -8,6 +8,7 @@ mod crashes;
 mod ends;
 mod lives;
 mod once;
+mod reload;
 mod secrets;
 mod service;
 mod status_command;
