@@ -2,6 +2,7 @@
 
 mod addresses;
 mod beside_daemon;
+mod file_remedies;
 mod first_api;
 mod fleet;
 mod help;
