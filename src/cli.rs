@@ -51,6 +51,7 @@ use interrupt::Interrupt;
 use report::Reporter;
 
 use crate::files::{ReadLimit, limit_reads};
+use crate::host::note_container;
 use crate::log::{LogConfig, LogFormat, LogLevel, is_stderr_journal, log_panics, start_log};
 use crate::settings::{Environment, Start};
 use crate::signals::{Signals, has_any_arrived};
@@ -101,6 +102,7 @@ fn perform(
 ) -> Result<Exit, Error> {
     let signals = signals.map_err(Error::System)?;
     signals.release().map_err(Error::System)?;
+    note_container(environment.is_container);
     start_log(log_config(&arguments, &environment, reporter)?);
     secrecy.log();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::System)?;

@@ -27,6 +27,8 @@ use tokio::time::{sleep, timeout};
 use super::routes::{Names, Sources};
 use super::socket::Socket;
 use crate::error_chain::chain;
+use crate::files::{FileUse, explain};
+use crate::host::Process;
 
 /// Where the server listens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,10 +53,12 @@ pub enum Error {
         source: io::Error,
     },
     /// The TCP address cannot be bound.
-    #[error("cannot listen on {address}")]
+    #[error("cannot listen on {address}{}", holder.as_ref().map_or_else(String::new, |holder| format!(", which {holder} uses")))]
     Tcp {
         /// The address.
         address: SocketAddr,
+        /// The process that listens there, if it can be seen.
+        holder: Option<Process>,
         /// The cause.
         source: io::Error,
     },
@@ -93,7 +97,11 @@ impl StatusServer {
         let mut tcp = Vec::new();
         for address in &config.listen {
             let listener = TcpListener::bind(address).await;
-            tcp.push(listener.map_err(|source| Error::Tcp { address: *address, source })?);
+            tcp.push(listener.map_err(|source| {
+                let is_in_use = source.kind() == io::ErrorKind::AddrInUse;
+                let holder = is_in_use.then(|| Process::listening_on(*address)).flatten();
+                Error::Tcp { address: *address, holder, source }
+            })?);
         }
         let addresses: Vec<_> = tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         if !addresses.is_empty() {
@@ -134,7 +142,7 @@ impl StatusServer {
 }
 
 fn required(paths: &[PathBuf]) -> Result<Option<Socket>, Error> {
-    let listen = |path: &PathBuf| Socket::listen(path).map_err(|source| Error::Socket { path: path.clone(), source });
+    let listen = |path: &PathBuf| listen_on(path).map_err(|source| Error::Socket { path: path.clone(), source });
     paths.first().map(listen).transpose()
 }
 
@@ -146,8 +154,12 @@ fn usable(paths: &[PathBuf]) -> Option<Socket> {
     socket
 }
 
+fn listen_on(path: &Path) -> io::Result<Socket> {
+    Socket::listen(path).map_err(|error| explain(path, FileUse::Write, error))
+}
+
 fn try_listen(path: &Path) -> Option<Socket> {
-    match Socket::listen(path) {
+    match listen_on(path) {
         Ok(socket) => {
             tracing::debug!(path = %path.display(), "listening on the socket");
             Some(socket)

@@ -3,6 +3,7 @@
 //! Tokens live for seconds; the tests assert the order and number of events.
 
 mod changes;
+mod conflicts;
 mod containers;
 mod crashes;
 mod ends;
