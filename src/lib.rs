@@ -75,7 +75,7 @@
 //! | `reqwest`, `rustls`, `rustls-native-certs`, `bytes`, `percent-encoding` | [`gitlab`] |
 //! | `toml_edit` | [`store`] |
 //! | `toml_parser` | [`store`] |
-//! | `toml`, `directories` | [`settings`] |
+//! | `toml`, `directories`, `strsim` | [`settings`] |
 //! | `clap`, `clap_complete`, `clap_mangen`, `rpassword`, `unicode-width` | [`cli`] |
 //! | `inotify` | [`daemon`] |
 //! | `futures-util` | [`daemon`], [`sharing`] |
