@@ -10,6 +10,7 @@ mod completions;
 mod confirm;
 mod context;
 mod document;
+pub mod entry_flags;
 mod error;
 mod exit;
 pub mod fleet;

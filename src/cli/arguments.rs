@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use super::entry_flags::EntryKeyArguments;
 pub use super::fleet::arguments::FleetArguments;
 pub use super::shared::arguments::SharedArguments;
 use crate::log::{LogFormat, LogLevel};
@@ -387,9 +388,16 @@ pub struct EntryArguments {
     /// TEMPLATE_CONFIG_FILE]
     #[arg(long, value_name = "FILE")]
     pub template_config: Option<PathBuf>,
-    /// Set another key of the entry to a TOML value, such as docker.image='"alpine"'; repeatable
+    /// Set another key of the entry to a TOML value, such as docker.image='"alpine"'; repeatable. gitlab-runner's flags
+    /// and variables for the entry, such as --docker-image and DOCKER_IMAGE, are accepted too
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
     pub set: Vec<(String, String)>,
+    /// Accept an executor and keys that gitlab-runner is not known to have
+    #[arg(long)]
+    pub allow_unknown: bool,
+    /// gitlab-runner's flags for the entry.
+    #[command(flatten)]
+    pub keys: EntryKeyArguments,
 }
 
 /// Certificates to trust, and the client certificate.
@@ -594,7 +602,11 @@ impl Arguments {
     #[must_use]
     pub fn secrets(&self) -> Vec<Token> {
         let (first, second) = match &self.command {
-            Command::Register(register) => (&register.token, &register.registration_token),
+            Command::Register(register) => {
+                let tokens = [&register.token, &register.registration_token].into_iter().flatten();
+                let of_entry = register.entry.keys.secrets();
+                return tokens.filter_map(|argument| argument.token().ok()).chain(of_entry).collect();
+            }
             Command::Verify(verify) => (&verify.selection.token, &None),
             Command::Rotate(rotate) => (&rotate.selection.token, &rotate.pat),
             Command::Unregister(unregister) => (&unregister.selection.token, &None),

@@ -582,7 +582,7 @@ async fn a_removed_enrollment_without_a_runner_is_forgotten() {
     let fixture = DaemonFixture::new(None);
     let (notices, inbox) = mpsc::unbounded_channel();
     let mut parts = fixture.parts();
-    parts.reload = Box::new(|| Box::pin(ready(Some(rotating_found()))));
+    parts.reload = Box::new(|| Box::pin(ready(Ok(rotating_found()))));
     let daemon = run(enrolled(Token::parse("wrong").unwrap()), parts, inbox);
     let script = async {
         sleep(secs(10)).await;
@@ -612,13 +612,13 @@ async fn the_daemon_is_ready_again_only_after_the_last_reload() {
             return Box::pin(async move {
                 // Comes while the first reload takes its inventory.
                 second.send(Notice::Reload).unwrap();
-                None
+                Err("invalid".to_owned())
             });
         }
         let held = answer.take().unwrap();
         Box::pin(async move {
             held.await.unwrap();
-            None
+            Err("invalid".to_owned())
         })
     });
     let daemon = run(rotating_found(), parts, inbox);
@@ -672,7 +672,7 @@ async fn a_reload_that_is_asked_for_again_while_its_settings_are_read_ends_once_
     parts.reload = Box::new(|| {
         Box::pin(async {
             sleep(secs(60)).await;
-            None
+            Err("invalid".to_owned())
         })
     });
     let script = async {
@@ -789,7 +789,7 @@ async fn one_line_says_what_is_done_with_found_entries_and_another_one_after_a_c
     (1..=3).for_each(|number| drop(fixture.add_found(&format!("found-{number}"))));
     let (notices, inbox) = mpsc::unbounded_channel();
     let mut parts = fixture.parts();
-    parts.reload = Box::new(|| Box::pin(ready(Some(with_found(RotateFound::Never)))));
+    parts.reload = Box::new(|| Box::pin(ready(Ok(with_found(RotateFound::Never)))));
     let log = Captured::start();
     let told = |log: &Captured| log.text().matches("were not made by this agent").count();
     let script = async {

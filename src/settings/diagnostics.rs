@@ -150,9 +150,14 @@ impl Diagnostics {
         self.0.push(Diagnostic { remedy, ..Diagnostic::new(place.clone(), message) });
     }
 
+    /// Adds an error that is a usage error wherever it was given.
+    pub(super) fn add_usage(&mut self, place: &Place, message: impl Into<String>) {
+        self.0.push(Diagnostic { is_usage: true, ..Diagnostic::new(place.clone(), message) });
+    }
+
     /// Adds that a token is of the wrong class.
     pub(super) fn add_wrong_class(&mut self, place: &Place, wrong: WrongTokenClass) {
-        self.0.push(Diagnostic { is_usage: true, ..Diagnostic::new(place.clone(), wrong.to_string()) });
+        self.add_usage(place, wrong.to_string());
     }
 
     /// Adds the errors of `others`.

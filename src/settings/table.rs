@@ -13,6 +13,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostics::{Diagnostics, Place, Placed};
+use super::similar::similar;
 use crate::model::parse_span;
 
 /// agent.toml: its path and its text.
@@ -208,7 +209,7 @@ impl<'text> TableReader<'text> {
         for pair in &self.unread {
             let known = self.known.join(", ");
             let message = format!("unknown key `{}` in {}, known are: {known}", pair.key, self.title);
-            let remedy = similar(pair.key, &self.known).map(|meant| format!("did you mean `{meant}`?"));
+            let remedy = similar(pair.key, self.known.iter().copied()).map(|meant| format!("did you mean `{meant}`?"));
             diagnostics.add_with_remedy(&pair.place, message, remedy);
         }
     }
@@ -230,18 +231,6 @@ impl<'text> TableReader<'text> {
         Some(Placed::new(value?, pair.place))
     }
 }
-
-/// The known key that is most similar to an unknown one, if any is similar enough for a typing error.
-fn similar(unknown: &str, known: &[&'static str]) -> Option<&'static str> {
-    let plain = |key: &str| key.replace(['-', '_'], "").to_lowercase();
-    let unknown = plain(unknown);
-    let distance = |key: &&str| strsim::damerau_levenshtein(&unknown, &plain(key));
-    let nearest = known.iter().copied().min_by_key(|key| distance(key))?;
-    (distance(&nearest) <= nearest.len() / EDITS_PER_LETTERS).then_some(nearest)
-}
-
-/// One typing error for so many letters of a key still means that key.
-const EDITS_PER_LETTERS: usize = 3;
 
 /// Splits a comma-separated list, as gitlab-runner's flags and variables contain it.
 pub fn split_list(text: &str) -> Vec<String> {
@@ -271,28 +260,5 @@ fn description(value: &DeValue<'_>) -> &'static str {
         DeValue::Datetime(_) => "a date",
         DeValue::Array(_) => "this list",
         DeValue::Table(_) => "a table",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_typing_error_means_the_most_similar_key() {
-        let known = ["url", "name", "tag_list", "interval", "found_interval", "tls_ca_file", "run_untagged"];
-        for (unknown, meant) in [
-            ("intervall", Some("interval")),
-            ("itnerval", Some("interval")),
-            ("tagList", Some("tag_list")),
-            ("tls-ca-file", Some("tls_ca_file")),
-            ("ulr", Some("url")),
-            ("nmae", Some("name")),
-            ("nonsense", None),
-            ("id", None),
-            ("", None),
-        ] {
-            assert_eq!(similar(unknown, &known), meant, "{unknown}");
-        }
     }
 }

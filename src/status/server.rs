@@ -97,11 +97,7 @@ impl StatusServer {
         let mut tcp = Vec::new();
         for address in &config.listen {
             let listener = TcpListener::bind(address).await;
-            tcp.push(listener.map_err(|source| {
-                let is_in_use = source.kind() == io::ErrorKind::AddrInUse;
-                let holder = is_in_use.then(|| Process::listening_on(*address)).flatten();
-                Error::Tcp { address: *address, holder, source }
-            })?);
+            tcp.push(listener.map_err(|source| unusable(*address, source))?);
         }
         let addresses: Vec<_> = tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         if !addresses.is_empty() {
@@ -115,7 +111,7 @@ impl StatusServer {
         let mut errors = Vec::new();
         for address in &config.listen {
             let bound = TcpListener::bind(address).await;
-            errors.extend(bound.err().map(|source| Error::Tcp { address: *address, source }));
+            errors.extend(bound.err().map(|source| unusable(*address, source)));
         }
         errors
     }
@@ -139,6 +135,13 @@ impl StatusServer {
         while listeners.join_next().await.is_some() {}
         std::future::pending().await
     }
+}
+
+/// Why an address cannot be listened on, and which process uses it.
+fn unusable(address: SocketAddr, source: io::Error) -> Error {
+    let is_in_use = source.kind() == io::ErrorKind::AddrInUse;
+    let holder = is_in_use.then(|| Process::listening_on(address)).flatten();
+    Error::Tcp { address, holder, source }
 }
 
 fn required(paths: &[PathBuf]) -> Result<Option<Socket>, Error> {
