@@ -53,7 +53,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -232,6 +232,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.look_up(&snapshot);
         runner.is_replaced |= runner.digest() != known;
         Ok(Entered { locked, snapshot, pending, is_unfinished })
+    }
+
+    /// This version of config.toml, or the newest one if another has replaced it.
+    async fn in_force(&self, version: &Weak<Snapshot>) -> Result<Arc<Snapshot>, Error> {
+        match version.upgrade() {
+            Some(snapshot) => Ok(snapshot),
+            None => Ok(self.disk.read().await?),
+        }
     }
 
     /// Moves a journaled answer of an interrupted operation into the record; the caller holds the runner's lock.
@@ -455,5 +463,11 @@ impl<L> Entered<L> {
             return Err(Error::Unfinished(runner.label().to_owned()));
         }
         Ok(())
+    }
+
+    /// What an operation keeps while it asks the server: each version of config.toml that is kept costs as much as the file,
+    /// and a slow server holds many operations up.
+    fn asking(self) -> (Locked<L>, Weak<Snapshot>) {
+        (self.locked, Arc::downgrade(&self.snapshot))
     }
 }
