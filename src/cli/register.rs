@@ -4,6 +4,8 @@ pub(super) mod draft;
 mod existing;
 mod prompt;
 
+pub(super) use prompt::EXECUTORS;
+
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 

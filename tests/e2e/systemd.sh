@@ -229,7 +229,7 @@ check 'the unit is enabled, and does not run without settings'     waits_for_set
 check 'systemd-analyze verify reports no problem'                  verify_unit
 check 'the exposure by systemd-analyze security is at most 1.8'    inside systemd-analyze security --threshold=18 runner-agent.service
 check 'that of register-once.service too'                           inside systemd-analyze security --offline=yes --threshold=18 /usr/share/doc/runner-agent/examples/register-once.service
-check 'manual and completions are there'                           inside test -e /usr/share/man/man1/runner-agent-register.1.gz -a -e /usr/share/bash-completion/completions/runner-agent -a -e /usr/share/zsh/vendor-completions/_runner-agent -a -e /usr/share/fish/vendor_completions.d/runner-agent.fish
+check 'manual and completions are there'                           inside test -e /usr/share/man/man1/runner-agent-register.1.gz -a -e /usr/share/man/man5/runner-agent.toml.5.gz -a -e /usr/share/bash-completion/completions/runner-agent -a -e /usr/share/zsh/vendor-completions/_runner-agent -a -e /usr/share/fish/vendor_completions.d/runner-agent.fish
 
 secret /etc/credstore/runner-registration-token
 enroll '{ credential = "runner-registration-token" }'

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod beside_daemon;
+mod completions;
 mod first_api;
 mod fleet;
 mod help;

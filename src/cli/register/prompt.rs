@@ -13,7 +13,7 @@ use crate::secret::{Source, Token};
 use crate::settings::{Draft, Place, Placed, split_list};
 
 /// The executors of gitlab-runner, in the order of its prompt.
-const EXECUTORS: [&str; 11] = [
+pub(in crate::cli) const EXECUTORS: [&str; 11] = [
     "custom",
     "ssh",
     "parallels",
