@@ -5,10 +5,12 @@
 //! `unicode-width` are used here and nowhere else.
 
 pub mod arguments;
+mod check;
 mod completions;
 mod confirm;
 mod context;
 mod document;
+pub mod entry_flags;
 mod error;
 mod exit;
 pub mod fleet;
@@ -23,6 +25,7 @@ mod outcome;
 mod plan;
 mod progress;
 mod register;
+mod reload;
 mod report;
 mod rotate;
 mod run;
@@ -50,6 +53,7 @@ use interrupt::Interrupt;
 use report::Reporter;
 
 use crate::files::{ReadLimit, limit_reads};
+use crate::host::note_container;
 use crate::log::{LogConfig, LogFormat, LogLevel, is_stderr_journal, log_panics, start_log};
 use crate::settings::{Environment, Start};
 use crate::signals::{Signals, has_any_arrived};
@@ -100,6 +104,7 @@ fn perform(
 ) -> Result<Exit, Error> {
     let signals = signals.map_err(Error::System)?;
     signals.release().map_err(Error::System)?;
+    note_container(environment.is_container);
     start_log(log_config(&arguments, &environment, reporter)?);
     secrecy.log();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::System)?;
@@ -122,6 +127,8 @@ fn work(command: Command, context: &Context<'_>, runtime: &Runtime, signals: Sig
         }
         Command::Run(arguments) => runtime.block_on(run::run(context, &arguments, signals)),
         Command::List => runtime.block_on(until_signal(signals, list::list(context))),
+        Command::Check(_) => runtime.block_on(until_signal(signals, check::check(context))),
+        Command::Reload(arguments) => runtime.block_on(until_signal(signals, reload::reload(context, &arguments))),
         Command::Status(arguments) => runtime.block_on(status::status(context, &arguments, signals)),
         Command::Health(arguments) => Ok(runtime.block_on(health::health(context, &arguments))),
         Command::Completions(arguments) => Ok(completions::completions(reporter, &arguments)),

@@ -40,6 +40,7 @@
 //! - [`clock`]: the one place where the wall clock is read, and the estimate of the server's time.
 //! - [`files`]: files that other users may have put there: resolved once, opened and judged by descriptor. File
 //!   tasks on blocking threads (`blocking.rs`).
+//! - [`host`]: who this process is on its machine, and which unit or container another one belongs to, for messages.
 //! - [`retry`]: the delays of a command that waits for a server.
 //! - [`signals`]: signals as values that can be awaited.
 //! - [`limits`]: the resource limits of the process.
@@ -51,14 +52,17 @@
 //!
 //! | room | imports |
 //! |---|---|
-//! | `files`, `signals`, `limits`, `retry`, `error_chain` | nothing of ours |
+//! | `host`, `signals`, `limits`, `retry`, `error_chain` | nothing of ours |
+//! | `files` | `host` |
 //! | `secret` | `files` |
 //! | `model` | `secret` |
-//! | `clock`, `systemd` | `model` |
+//! | `clock` | `model` |
+//! | `systemd` | `files`, `model` |
 //! | `lifecycle` | `model`, `secret` |
 //! | `log` | `clock`, `model`, `secret` |
-//! | `status` | `clock`, `error_chain`, `files`, `model` |
-//! | `gitlab`, `store` | `files`, `model`, `secret` |
+//! | `status` | `clock`, `error_chain`, `files`, `host`, `model` |
+//! | `gitlab` | `files`, `model`, `secret` |
+//! | `store` | `files`, `host`, `model`, `secret` |
 //! | `sharing` | `files`, `gitlab`, `model`, `secret` |
 //! | `ops` | `error_chain`, `gitlab`, `lifecycle`, `model`, `secret`, `sharing`, `store` |
 //! | `engine` | `clock`, `error_chain`, `gitlab`, `lifecycle`, `model`, `ops`, `retry`, `secret`, `sharing`, `store` |
@@ -75,7 +79,7 @@
 //! | `reqwest`, `rustls`, `rustls-native-certs`, `bytes`, `percent-encoding` | [`gitlab`] |
 //! | `toml_edit` | [`store`] |
 //! | `toml_parser` | [`store`] |
-//! | `toml`, `directories` | [`settings`] |
+//! | `toml`, `directories`, `strsim` | [`settings`] |
 //! | `clap`, `clap_complete`, `clap_mangen`, `rpassword`, `unicode-width` | [`cli`] |
 //! | `inotify` | [`daemon`] |
 //! | `futures-util` | [`daemon`], [`sharing`] |
@@ -101,6 +105,7 @@ pub mod engine;
 pub mod error_chain;
 pub mod files;
 pub mod gitlab;
+pub mod host;
 pub mod lifecycle;
 pub mod limits;
 pub mod log;

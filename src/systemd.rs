@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -16,7 +17,11 @@ use sd_notify::NotifyState;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
+use crate::files::is_there;
 use crate::model::is_unprintable;
+
+/// The unit of the daemon, as the package installs it.
+const UNIT: &str = "runner-agent.service";
 
 /// The extension of the stop timeout, requested again after half of it.
 const EXTENSION: Duration = Duration::from_secs(10);
@@ -83,6 +88,14 @@ pub async fn notify_stopping_during<T>(shutdown: impl Future<Output = T>) -> T {
         output = shutdown => output,
         never = extend => never,
     }
+}
+
+/// Whether the unit of the daemon is installed on this machine, which systemd has booted.
+#[must_use]
+pub fn is_unit_installed() -> bool {
+    let directories = ["/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"].iter();
+    let mut units = directories.map(|root| Path::new(root).join("systemd/system").join(UNIT));
+    sd_notify::booted().unwrap_or(false) && units.any(|unit| is_there(&unit))
 }
 
 /// Whether the machine is rebooting, rather than powering off or only stopping this service. Returns false if that

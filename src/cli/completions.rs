@@ -6,8 +6,8 @@ use clap_complete::Shell;
 
 use super::Exit;
 use super::arguments::{Arguments, CompletionShell, CompletionsArguments};
-use super::register::EXECUTORS;
 use super::report::Reporter;
+use crate::settings::EXECUTORS;
 
 /// A value that stands for the names of runners until the script is written.
 const NAMES: &str = "RUNNER_NAMES";

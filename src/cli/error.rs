@@ -12,6 +12,7 @@ use crate::settings;
 use crate::sharing;
 use crate::status::{StatusClientError, StatusServerError};
 use crate::store;
+use crate::systemd::is_unit_installed;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -150,12 +151,12 @@ impl Error {
             Self::StatusServer(error) => Some(match error {
                 StatusServerError::Socket { .. } => "use another path with --socket, or stop the daemon that uses it",
                 StatusServerError::Tcp { .. } => {
-                    "choose another address in [http], --listen-address or LISTEN_ADDRESS, or stop the process that uses it"
+                    "choose another address in [http], --listen-address or LISTEN_ADDRESS, or stop the process that uses it, which `ss -ltnp` run as root names"
                 }
             }),
             Self::Question(error) => Some(match error {
                 StatusClientError::NotRunning(_) => {
-                    "start it with `runner-agent run`, or name its socket with --socket"
+                    how_to_reach(is_unit_installed(), rustix::process::geteuid().is_root())
                 }
                 StatusClientError::OtherInstance(_) => {
                     "name the daemon's own file with --config or CONFIG_FILE, or its socket with --socket"
@@ -165,13 +166,28 @@ impl Error {
                 StatusClientError::Connect { source, .. } if source.kind() != io::ErrorKind::PermissionDenied => {
                     "use another path with --socket, also for the daemon"
                 }
-                StatusClientError::Connect { .. } => "run as the daemon's user or as root",
+                StatusClientError::Connect { .. } => {
+                    "only the daemon's user and root may connect: run the command by `sudo`"
+                }
                 StatusClientError::TimedOut(_) | StatusClientError::InvalidResponse { .. } => {
                     "check the daemon's log and restart it"
                 }
             }),
             Self::Usage(_) | Self::Settings(_) | Self::Secret(_) | Self::Interrupted(_) | Self::System(_) => None,
         }
+    }
+}
+
+/// What to do if no daemon answers. The sockets of a user are others than those of root's unit.
+fn how_to_reach(has_unit: bool, is_root: bool) -> &'static str {
+    match (has_unit, is_root) {
+        (true, true) => {
+            "`systemctl status runner-agent` says whether the service has failed, was stopped or waits for its settings, and `journalctl -u runner-agent` why; `systemctl start runner-agent` starts it"
+        }
+        (true, false) => {
+            "the daemon of the service answers root alone: run the command by `sudo`; `systemctl status runner-agent` says whether the service runs"
+        }
+        (false, _) => "start it with `runner-agent run`, or name its socket with --socket",
     }
 }
 

@@ -6,8 +6,9 @@ use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, Args, Command, CommandFactory as _, FromArgMatches as _};
 
 use super::arguments::{
-    Arguments, CompletionsArguments, FleetArguments, HealthArguments, PlanArguments, RegisterArguments,
-    RotateArguments, RunArguments, SharedArguments, StatusArguments, UnregisterArguments, VerifyArguments,
+    Arguments, CheckArguments, CompletionsArguments, FleetArguments, HealthArguments, PlanArguments, RegisterArguments,
+    ReloadArguments, RotateArguments, RunArguments, SharedArguments, StatusArguments, UnregisterArguments,
+    VerifyArguments,
 };
 
 /// Parses a command line.
@@ -49,6 +50,8 @@ fn description(name: &str) -> Option<StyledStr> {
         "rotate" => of::<RotateArguments>(),
         "unregister" => of::<UnregisterArguments>(),
         "plan" => of::<PlanArguments>(),
+        "check" => of::<CheckArguments>(),
+        "reload" => of::<ReloadArguments>(),
         "status" => of::<StatusArguments>(),
         "health" => of::<HealthArguments>(),
         "fleet" => of::<FleetArguments>(),

@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use zeroize::Zeroizing;
 
-use crate::files::{self, Access, Exposure, Place};
+use crate::files::{self, Access, Exposure, FileUse, Place};
 use crate::model::Site;
 
 use super::ErrorKind;
@@ -337,6 +337,7 @@ fn stamp(path: &Path) -> io::Result<FileStamp> {
 }
 
 fn unreadable(path: &Path, error: io::Error) -> CallFailure {
+    let error = files::explain(path, FileUse::Read, error);
     local_file("cannot read the TLS file", path).with_source(error)
 }
 

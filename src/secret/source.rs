@@ -1,6 +1,6 @@
 //! Sources of secrets, read at each use, so a replaced file takes effect.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
 use std::os::fd::RawFd;
 use std::os::unix::fs::MetadataExt as _;
@@ -12,7 +12,7 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_op
 use zeroize::Zeroizing;
 
 use super::{MAX_TOKEN_BYTES, Password, Token, TokenError, TokenPurpose, WrongTokenClass, without_tokens};
-use crate::files::{Access, Exposure, Place, read_within_limit};
+use crate::files::{Access, Exposure, FileUse, Place, explain, how_to_hide, read_within_limit};
 
 /// The source of one secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,11 +95,13 @@ impl Source {
             Self::Credential { path: None, .. } | Self::Value { .. } => return None,
         };
         let file = path.clone();
-        let metadata = read_within_limit(path, move || mode_of_file(&file));
-        let mode = metadata.ok()?.ok().flatten()?;
-        let path = path.display();
-        (mode & 0o004 != 0)
-            .then(|| format!("all users can read the token file `{path}` (mode {mode:04o}): run `chmod o-r`"))
+        let metadata = read_within_limit(path, move || metadata_of_file(&file));
+        let found = metadata.ok()?.ok().flatten()?;
+        let mode = found.mode() & 0o7777;
+        (mode & 0o004 != 0).then(|| {
+            let remedy = how_to_hide(path, found.uid(), found.gid(), mode);
+            format!("all users can read the token file `{}` (mode {mode:04o}): {remedy}", path.display())
+        })
     }
 
     /// Reads the secret.
@@ -152,10 +154,10 @@ impl Source {
     }
 }
 
-/// The permissions of a regular file.
-fn mode_of_file(path: &Path) -> io::Result<Option<u32>> {
+/// The metadata of a regular file.
+fn metadata_of_file(path: &Path) -> io::Result<Option<Metadata>> {
     let metadata = Place::find(path)?.metadata()?;
-    Ok(metadata.is_file().then(|| metadata.mode() & 0o7777))
+    Ok(metadata.is_file().then_some(metadata))
 }
 
 /// Parses the content of a file or stdin.
@@ -174,7 +176,12 @@ fn read_limited(path: &Path) -> Result<Zeroizing<String>, SourceError> {
 }
 
 fn read_file(path: &Path) -> Result<Zeroizing<String>, SourceError> {
-    let unreadable = |source| SourceError::Unreadable { path: path.to_owned(), source };
+    let unreadable = |error| {
+        // What a person gave in the place of the path is not repeated.
+        let has_token = shown(path) != path.to_string_lossy();
+        let source = if has_token { error } else { explain(path, FileUse::Secret, error) };
+        SourceError::Unreadable { path: path.to_owned(), source }
+    };
     // A descriptor from the shell may be a pipe, which has a writer.
     let is_descriptor = ["/dev/fd/", "/dev/stdin", "/proc/self/fd/"].iter().any(|place| path.starts_with(place));
     if is_descriptor {

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Environment, Overrides, variable};
-use crate::files::{read_trusted_text, resolve};
+use crate::files::{FileUse, explain, read_trusted_text, resolve};
 use crate::secret::sha256_hex;
 use crate::status::StatusClient;
 use crate::store;
@@ -98,7 +98,7 @@ const MAX_TEXT_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Reads agent.toml or a template, which no other user may have written.
 pub(super) fn read_text(path: &Path) -> io::Result<String> {
-    read_trusted_text(path, MAX_TEXT_BYTES)
+    read_trusted_text(path, MAX_TEXT_BYTES).map_err(|error| explain(path, FileUse::Read, error))
 }
 
 fn default_config(environment: &Environment) -> PathBuf {

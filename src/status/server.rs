@@ -27,6 +27,8 @@ use tokio::time::{sleep, timeout};
 use super::routes::{Names, Sources};
 use super::socket::Socket;
 use crate::error_chain::chain;
+use crate::files::{FileUse, explain};
+use crate::host::Process;
 
 /// Where the server listens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,10 +53,12 @@ pub enum Error {
         source: io::Error,
     },
     /// The TCP address cannot be bound.
-    #[error("cannot listen on {address}")]
+    #[error("cannot listen on {address}{}", holder.as_ref().map_or_else(String::new, |holder| format!(", which {holder} uses")))]
     Tcp {
         /// The address.
         address: SocketAddr,
+        /// The process that listens there, if it can be seen.
+        holder: Option<Process>,
         /// The cause.
         source: io::Error,
     },
@@ -93,13 +97,23 @@ impl StatusServer {
         let mut tcp = Vec::new();
         for address in &config.listen {
             let listener = TcpListener::bind(address).await;
-            tcp.push(listener.map_err(|source| Error::Tcp { address: *address, source })?);
+            tcp.push(listener.map_err(|source| unusable(*address, source))?);
         }
         let addresses: Vec<_> = tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         if !addresses.is_empty() {
             tracing::info!(?addresses, "listening for HTTP");
         }
         Ok(Self { socket, tcp })
+    }
+
+    /// Binds each TCP address for a moment. Returns an error for each that cannot be bound.
+    pub async fn unusable_addresses(config: &Config) -> Vec<Error> {
+        let mut errors = Vec::new();
+        for address in &config.listen {
+            let bound = TcpListener::bind(address).await;
+            errors.extend(bound.err().map(|source| unusable(*address, source)));
+        }
+        errors
     }
 
     /// Serves requests while it is polled; never returns.
@@ -123,8 +137,15 @@ impl StatusServer {
     }
 }
 
+/// Why an address cannot be listened on, and which process uses it.
+fn unusable(address: SocketAddr, source: io::Error) -> Error {
+    let is_in_use = source.kind() == io::ErrorKind::AddrInUse;
+    let holder = is_in_use.then(|| Process::listening_on(address)).flatten();
+    Error::Tcp { address, holder, source }
+}
+
 fn required(paths: &[PathBuf]) -> Result<Option<Socket>, Error> {
-    let listen = |path: &PathBuf| Socket::listen(path).map_err(|source| Error::Socket { path: path.clone(), source });
+    let listen = |path: &PathBuf| listen_on(path).map_err(|source| Error::Socket { path: path.clone(), source });
     paths.first().map(listen).transpose()
 }
 
@@ -136,8 +157,12 @@ fn usable(paths: &[PathBuf]) -> Option<Socket> {
     socket
 }
 
+fn listen_on(path: &Path) -> io::Result<Socket> {
+    Socket::listen(path).map_err(|error| explain(path, FileUse::Write, error))
+}
+
 fn try_listen(path: &Path) -> Option<Socket> {
-    match Socket::listen(path) {
+    match listen_on(path) {
         Ok(socket) => {
             tracing::debug!(path = %path.display(), "listening on the socket");
             Some(socket)

@@ -10,6 +10,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use tokio::net::{UnixListener, UnixSocket};
 
 use crate::files::{Place, make_directories};
+use crate::host::Process;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 64;
@@ -61,19 +62,26 @@ fn remove_stale(place: &Place) -> io::Result<()> {
     match try_connect(&place.path_by_descriptor()) {
         Err(Errno::CONNREFUSED) => place.remove().map(drop),
         Err(Errno::NOENT) => Ok(()),
-        // A full backlog: the listener is alive but does not accept.
-        Ok(()) | Err(Errno::AGAIN) => {
-            Err(io::Error::new(io::ErrorKind::AddrInUse, "another daemon listens on it, or hangs"))
+        Ok(holder) => {
+            Err(in_use(holder.map_or_else(String::new, |holder| format!(" ({holder}: {})", holder.how_to_stop()))))
         }
+        // A full backlog: the listener is alive but does not accept.
+        Err(Errno::AGAIN) => Err(in_use(String::new())),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Connects without blocking.
-fn try_connect(path: &Path) -> Result<(), Errno> {
+fn in_use(by: String) -> io::Error {
+    io::Error::new(io::ErrorKind::AddrInUse, format!("another daemon{by} listens on it, or hangs"))
+}
+
+/// Connects without blocking. Returns the process that listens there, if it can be seen.
+fn try_connect(path: &Path) -> Result<Option<Process>, Errno> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    connect(&socket, &SocketAddrUnix::new(path)?)
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    let peer = rustix::net::sockopt::socket_peercred(&socket).ok();
+    Ok(peer.and_then(|peer| u32::try_from(peer.pid.as_raw_nonzero().get()).ok()).map(Process::find))
 }
 
 impl Drop for SocketFile {

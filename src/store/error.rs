@@ -4,11 +4,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::files::{FileUse, explain};
+use crate::host::Process;
 use crate::model::RunnerKey;
 
 const RUN_AS_OWNER: &str = "run as that user or as root, or change the file's owner";
 
 const GIVE_CAPABILITIES: &str = "it is root without the capability for this, as in the sandbox of its service: give the file to root, or the service its group by `SupplementaryGroups=`, or another user's files by `CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER` in a drop-in";
+
+/// The acts that write nothing.
+const READING: [&str; 3] = ["read", "find", "open"];
 
 /// An error of a disk operation; never contains a token or a file's content.
 ///
@@ -144,12 +149,17 @@ pub enum Error {
         path: PathBuf,
     },
     /// Another daemon serves this config.toml.
-    #[error("another runner-agent{} serves this config.toml (`{}` is locked): stop it first", by(*holder), path.display())]
+    #[error(
+        "another runner-agent{} serves this config.toml (`{}` is locked): stop it first, or let it do the work{}",
+        holder.as_ref().map_or_else(String::new, |holder| format!(" ({holder})")),
+        path.display(),
+        holder.as_ref().map_or_else(String::new, |holder| format!(": {}", holder.how_to_stop()))
+    )]
     InstanceLocked {
         /// The lock file.
         path: PathBuf,
-        /// The process id of the holder, if known.
-        holder: Option<u32>,
+        /// The holder, if known.
+        holder: Option<Process>,
     },
     /// Another process works on this runner.
     #[error("another runner-agent{} works on runner `{key}`: try again when it is done", by(*holder))]
@@ -275,7 +285,8 @@ impl Error {
     /// For root, a refusal means a missing capability.
     fn hint_for(&self, is_root: bool) -> Option<&'static str> {
         let is_owner = matches!(self, Self::Owner { .. });
-        let is_refused = matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied);
+        // One with words of its own has its remedy in them.
+        let is_refused = matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied && source.get_ref().is_none());
         if is_root { (is_owner || is_refused).then_some(GIVE_CAPABILITIES) } else { is_owner.then_some(RUN_AS_OWNER) }
     }
 
@@ -291,7 +302,11 @@ impl Error {
     /// Wraps the error of a system call on a path, for `map_err`.
     pub(super) fn io(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
-        move |source| Self::Io { act, path, source: Arc::new(source) }
+        let usage = if READING.contains(&act) { FileUse::Read } else { FileUse::Write };
+        move |error| {
+            let source = Arc::new(explain(&path, usage, error));
+            Self::Io { act, path, source }
+        }
     }
 }
 

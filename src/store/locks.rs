@@ -20,6 +20,7 @@ use super::error::Error;
 use super::files::{OwnFile, make_directory, own, parent};
 use super::lock_holder::holder_of;
 use crate::files::{Access, Opened, Place, is_trusted};
+use crate::host::Process;
 
 /// How long the disk thread waits for the lock of config.toml or of all state; a replace or a move takes milliseconds.
 pub(super) const FILE_WAIT: Duration = Duration::from_secs(5);
@@ -88,7 +89,7 @@ fn lock_for_instance(place: &Place) -> Result<File, Error> {
         None => Ok(file),
         Some(written) => {
             // What is written there may be another user's.
-            let holder = holder_of(&file).or(written);
+            let holder = holder_of(&file).map(Process::find).or(written.map(Process::written));
             Err(Error::InstanceLocked { path: place.path().to_owned(), holder })
         }
     }

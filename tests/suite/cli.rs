@@ -2,7 +2,10 @@
 
 mod addresses;
 mod beside_daemon;
+mod check;
 mod completions;
+mod entry_keys;
+mod file_remedies;
 mod first_api;
 mod fleet;
 mod help;

@@ -85,6 +85,20 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "runner-agent-check",
+        &[
+            ("Find mistakes in all files", "runner-agent check"),
+            ("The same, for a script", "runner-agent check --output json"),
+        ],
+    ),
+    (
+        "runner-agent-reload",
+        &[
+            ("Let the daemon read its files again", "runner-agent reload"),
+            ("Wait longer for the result", "runner-agent reload --timeout 90s"),
+        ],
+    ),
+    (
         "runner-agent-status",
         &[
             ("Show the runners of the daemon", "runner-agent status"),

@@ -384,7 +384,7 @@ fn one_daemon_locks_a_config_and_records_its_pid() {
     let (first, second) = (home.open(), home.open());
     let lock = block_on(first.lock_instance()).unwrap();
     let error = block_on(second.lock_instance()).unwrap_err();
-    assert!(matches!(error, Error::InstanceLocked { holder, .. } if holder == Some(std::process::id())));
+    assert!(matches!(&error, Error::InstanceLocked { holder: Some(holder), .. } if holder.id == std::process::id()));
     assert_eq!(error.kind(), ErrorKind::Locked);
     drop(lock);
     assert!(block_on(second.lock_instance()).is_ok());
@@ -400,7 +400,9 @@ fn daemons_with_different_state_directories_exclude_each_other() {
         for (one, other) in [(&first, &second), (&second, &first)] {
             let lock = block_on(one.lock_instance()).unwrap();
             let error = block_on(other.lock_instance()).unwrap_err();
-            assert!(matches!(error, Error::InstanceLocked { holder, .. } if holder == Some(std::process::id())));
+            assert!(
+                matches!(&error, Error::InstanceLocked { holder: Some(holder), .. } if holder.id == std::process::id())
+            );
             drop(lock);
         }
         assert!(block_on(second.lock_instance()).is_ok());

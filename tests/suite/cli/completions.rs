@@ -39,6 +39,8 @@ fn completions_contain_every_command() {
             "unregister",
             "list",
             "plan",
+            "check",
+            "reload",
             "status",
             "health",
             "shared",

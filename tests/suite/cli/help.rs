@@ -12,6 +12,8 @@ fn help_texts_match_their_snapshots() {
         "unregister",
         "list",
         "plan",
+        "check",
+        "reload",
         "status",
         "health",
         "completions",
