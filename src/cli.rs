@@ -16,9 +16,11 @@ mod exit;
 pub mod fleet;
 mod handover;
 mod health;
+mod help;
 mod interrupt;
 mod list;
 mod manual;
+mod names;
 mod outcome;
 mod plan;
 mod progress;
@@ -39,7 +41,6 @@ mod verify;
 
 use std::io;
 
-use clap::Parser as _;
 use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
 
@@ -64,7 +65,7 @@ pub fn run(start: io::Result<Start>, signals: io::Result<Signals>, core_dumps: i
         Ok(start) => start,
         Err(error) => return Reporter::new(Output::default()).failed(&Error::System(error)),
     };
-    let arguments = match Arguments::try_parse_from(&start.launch.arguments) {
+    let arguments = match help::parse(&start.launch.arguments) {
         Ok(arguments) => arguments,
         Err(error) => return report::usage(&error),
     };
@@ -132,6 +133,7 @@ fn work(command: Command, context: &Context<'_>, runtime: &Runtime, signals: Sig
         Command::Health(arguments) => Ok(runtime.block_on(health::health(context, &arguments))),
         Command::Completions(arguments) => Ok(completions::completions(reporter, &arguments)),
         Command::Manual(arguments) => manual::manual(&arguments),
+        Command::Names => runtime.block_on(until_signal(signals, names::names(context))),
         Command::Register(arguments) => {
             one_shot(runtime, signals, reporter, |interrupt| register::register(context, *arguments, interrupt))
         }

@@ -40,7 +40,8 @@ pub struct Arguments {
     pub command: Command,
 }
 
-const EXIT_CODES: &str = "\
+/// The exit codes, below the help text.
+pub(super) const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  failed
@@ -137,6 +138,9 @@ pub enum Command {
     /// Write man pages, for packaging
     #[command(hide = true)]
     Manual(ManualArguments),
+    /// Print the names of the runners in config.toml, for completions
+    #[command(hide = true)]
+    Names,
 }
 
 /// Runs the daemon.
@@ -426,9 +430,6 @@ impl TlsArguments {
 /// GitLab then shows a runner as online and creates a runner manager for this machine.
 #[derive(Args, Debug)]
 pub struct VerifyArguments {
-    /// Selected entries.
-    #[command(flatten)]
-    pub selection: Selection,
     /// Remove entries whose token the server rejects, and keep a copy in the state directory; only if the rejection
     /// is genuinely GitLab's
     #[arg(long)]
@@ -436,17 +437,14 @@ pub struct VerifyArguments {
     /// Number of runners of one server that are asked about at the same time [default: in_flight_per_host in agent.toml, or 16]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub parallel: Option<u16>,
+    /// Selected entries.
+    #[command(flatten)]
+    pub selection: Selection,
 }
 
 /// Replaces tokens with new ones and writes them to config.toml. The old tokens stop working at once.
 #[derive(Args, Debug)]
 pub struct RotateArguments {
-    /// Selected entries.
-    #[command(flatten)]
-    pub selection: Selection,
-    /// Select all entries of config.toml
-    #[arg(long, visible_alias = "all", conflicts_with_all = SELECTORS)]
-    pub all_runners: bool,
     /// Access token, to rotate a token that is already rejected, by runner id
     #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     pub pat: Option<SecretArgument>,
@@ -459,6 +457,12 @@ pub struct RotateArguments {
     /// Number of runners of one server that are worked on at the same time [default: in_flight_per_host in agent.toml, or 16]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub parallel: Option<u16>,
+    /// Selected entries.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Select all entries of config.toml
+    #[arg(long, visible_alias = "all", conflicts_with_all = SELECTORS)]
+    pub all_runners: bool,
     /// TLS files for the access token.
     #[command(flatten, next_help_heading = "Server of the access token")]
     pub tls: TlsArguments,
@@ -470,12 +474,6 @@ pub struct RotateArguments {
 /// in GitLab (glrt-), deletes only this machine's runner manager, because the agent cannot recreate the runner.
 #[derive(Args, Debug)]
 pub struct UnregisterArguments {
-    /// Selected entries.
-    #[command(flatten)]
-    pub selection: Selection,
-    /// Select all entries of config.toml
-    #[arg(long, visible_alias = "all", conflicts_with_all = SELECTORS)]
-    pub all_runners: bool,
     /// Do not ask for confirmation: with --all-runners, a terminal is asked first
     #[arg(long)]
     pub yes: bool,
@@ -485,8 +483,14 @@ pub struct UnregisterArguments {
     /// Number of runners of one server that are worked on at the same time [default: in_flight_per_host in agent.toml, or 16]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub parallel: Option<u16>,
-    /// TLS files for a --url and --token without an entry.
+    /// Selected entries.
     #[command(flatten)]
+    pub selection: Selection,
+    /// Select all entries of config.toml
+    #[arg(long, visible_alias = "all", conflicts_with_all = SELECTORS)]
+    pub all_runners: bool,
+    /// TLS files for a --url and --token without an entry.
+    #[command(flatten, next_help_heading = "Server without an entry")]
     pub tls: TlsArguments,
 }
 
@@ -521,7 +525,7 @@ pub struct CompletionsArguments {
     pub shell: CompletionShell,
 }
 
-/// Writes a man page for the program and one for each command.
+/// Writes the man pages of the program, of each command, and of agent.toml.
 #[derive(Args, Debug)]
 pub struct ManualArguments {
     /// Existing directory
@@ -594,7 +598,8 @@ impl Arguments {
             | Command::Fleet(_)
             | Command::Shared(_)
             | Command::Completions(_)
-            | Command::Manual(_) => files,
+            | Command::Manual(_)
+            | Command::Names => files,
         }
     }
 
@@ -620,7 +625,8 @@ impl Arguments {
             | Command::Status(_)
             | Command::Health(_)
             | Command::Completions(_)
-            | Command::Manual(_) => (&None, &None),
+            | Command::Manual(_)
+            | Command::Names => (&None, &None),
         };
         [first, second].into_iter().flatten().filter_map(|argument| argument.token().ok()).collect()
     }

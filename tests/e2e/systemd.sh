@@ -11,6 +11,8 @@ mkdir "$work/packages"
 for revision in 1 2; do
     DIST=$work/packages packaging/build-deb --quiet --deb-revision "$revision" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
 done
+# passes_lintian: as strict as Debian's archive about errors.
+passes_lintian() { lintian --fail-on error --no-tag-display-limit "$work"/packages/runner-agent_*-1_*.deb; }
 package() { echo "/packages/$(basename "$work"/packages/runner-agent_*-"$1"_*.deb)"; }
 
 explain() { inside journalctl --unit runner-agent --output cat --no-pager --lines 30; }
@@ -225,11 +227,12 @@ make_machine
 boot
 
 check 'the package installs by apt'                                install_package 1
+check 'lintian reports no error'                                   passes_lintian
 check 'the unit is enabled, and does not run without settings'     waits_for_settings
 check 'systemd-analyze verify reports no problem'                  verify_unit
 check 'the exposure by systemd-analyze security is at most 1.8'    inside systemd-analyze security --threshold=18 runner-agent.service
 check 'that of register-once.service too'                           inside systemd-analyze security --offline=yes --threshold=18 /usr/share/doc/runner-agent/examples/register-once.service
-check 'manual and completions are there'                           inside test -e /usr/share/man/man1/runner-agent-register.1.gz -a -e /usr/share/bash-completion/completions/runner-agent -a -e /usr/share/zsh/vendor-completions/_runner-agent -a -e /usr/share/fish/vendor_completions.d/runner-agent.fish
+check 'manual and completions are there'                           inside test -e /usr/share/man/man1/runner-agent-register.1.gz -a -e /usr/share/man/man5/runner-agent.toml.5.gz -a -e /usr/share/bash-completion/completions/runner-agent -a -e /usr/share/zsh/vendor-completions/_runner-agent -a -e /usr/share/fish/vendor_completions.d/runner-agent.fish
 
 secret /etc/credstore/runner-registration-token
 enroll '{ credential = "runner-registration-token" }'

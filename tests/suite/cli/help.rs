@@ -1,4 +1,4 @@
-//! Help texts and completions.
+//! Help texts and man pages.
 
 #[test]
 fn help_texts_match_their_snapshots() {
@@ -44,33 +44,6 @@ fn version_flag_prints_the_version() {
 }
 
 #[test]
-fn completions_contain_every_command() {
-    let sandbox = super::sandbox();
-    for shell in ["bash", "zsh", "fish"] {
-        let done = sandbox.run(&["completions", shell]);
-        done.exits(0);
-        for command in [
-            "register",
-            "verify",
-            "rotate",
-            "reset-token",
-            "unregister",
-            "list",
-            "plan",
-            "check",
-            "reload",
-            "status",
-            "health",
-            "shared",
-            "completions",
-        ] {
-            assert!(done.stdout.contains(command), "{shell} {command}");
-        }
-    }
-    sandbox.run(&["completions", "tcsh"]).exits(2);
-}
-
-#[test]
 fn manual_has_a_page_for_every_command() {
     let sandbox = super::sandbox();
     let directory = sandbox.path("pages");
@@ -83,7 +56,7 @@ fn manual_has_a_page_for_every_command() {
     let names = commands_in(&sandbox.run(&["--help"]).stdout);
     let names = names.into_iter().chain(of_group("fleet")).chain(of_group("shared"));
     let mut expected: Vec<_> = names.map(|name| format!("runner-agent-{name}.1")).collect();
-    expected.push("runner-agent.1".to_owned());
+    expected.extend(["runner-agent.1".to_owned(), "runner-agent.toml.5".to_owned()]);
     expected.sort();
     let entries = std::fs::read_dir(&directory).unwrap();
     let mut pages: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -92,6 +65,13 @@ fn manual_has_a_page_for_every_command() {
     assert!(pages.len() > 5);
     let page = std::fs::read_to_string(directory.join("runner-agent-register.1")).unwrap();
     assert!(page.contains("registration\\-token\\-file"), "{page}");
+    for name in pages.iter().filter(|name| name.ends_with(".1")) {
+        let page = std::fs::read_to_string(directory.join(name)).unwrap();
+        for section in ["NAME", "SYNOPSIS", "EXAMPLES", "FILES", "ENVIRONMENT", "EXIT STATUS", "SEE ALSO"] {
+            let found = page.lines().filter(|line| line.trim_start_matches(".SH").trim().trim_matches('"') == section);
+            assert_eq!(found.count(), 1, "{name}: {section}");
+        }
+    }
     sandbox.run(&["manual", "/nowhere"]).exits(4);
 }
 
