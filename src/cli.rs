@@ -5,10 +5,12 @@
 //! `unicode-width` are used here and nowhere else.
 
 pub mod arguments;
+mod check;
 mod completions;
 mod confirm;
 mod context;
 mod document;
+pub mod entry_flags;
 mod error;
 mod exit;
 pub mod fleet;
@@ -21,6 +23,7 @@ mod outcome;
 mod plan;
 mod progress;
 mod register;
+mod reload;
 mod report;
 mod rotate;
 mod run;
@@ -141,6 +144,8 @@ fn work(command: Command, context: &Context<'_>, runtime: &Runtime, signals: Sig
         }
         Command::Run(arguments) => runtime.block_on(run::run(context, &arguments, signals)),
         Command::List => runtime.block_on(until_signal(signals, list::list(context))),
+        Command::Check(_) => runtime.block_on(until_signal(signals, check::check(context))),
+        Command::Reload(arguments) => runtime.block_on(until_signal(signals, reload::reload(context, &arguments))),
         Command::Status(arguments) => runtime.block_on(status::status(context, &arguments, signals)),
         Command::Health(arguments) => Ok(runtime.block_on(health::health(context, &arguments))),
         Command::Completions(arguments) => Ok(completions::completions(reporter, &arguments)),

@@ -35,11 +35,11 @@ use crate::engine::Engine;
 use crate::ops::{Disk, Server};
 use crate::status::{Counters, StatusRegistry};
 
-pub use assembly::{Assembly, PassOutcome, StartError};
+pub use assembly::{Assembly, PassOutcome, StartError, expect_runners};
 pub use file_watch::{Changed, Watch, Watched, Watcher};
 pub use heartbeat::{HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, Heartbeat};
 pub use once::{Ending, Pass, PassedRunner, once};
-pub use settings_reader::{Reading, Reload};
+pub use settings_reader::{Reading, Reload, SettingsResult};
 pub use shutdown::ShutdownOutcome;
 pub use supervisor::run;
 

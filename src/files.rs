@@ -26,7 +26,7 @@ pub use blocking::{
 pub use current::{CurrentFile, note};
 pub use look::{is_there, link_target, look};
 pub use own_directory::OwnDirectory;
-pub use place::{Place, make_directories, resolve};
+pub use place::{Place, check_directory, make_directories, resolve};
 pub use read::{Access, Exposure, Opened, read, read_trusted, read_trusted_text, read_unless_foreign};
 pub use remedy::{FileUse, explain, how_to_hide};
 

@@ -1,7 +1,7 @@
 //! The life of a GitLab runner's credential, from registration to unregistration.
 //!
 //! The product is the binary `runner-agent`; this library is all of it but `main`. It is not a stable API.
-//! The README says what the program does. This page is the floor plan: it says where to look.
+//! README.md and the pages in `packaging/docs` say what the program does. This page is the floor plan: it says where to look.
 //!
 //! # Flow
 //!
@@ -79,7 +79,7 @@
 //! | `reqwest`, `rustls`, `rustls-native-certs`, `bytes`, `percent-encoding` | [`gitlab`] |
 //! | `toml_edit` | [`store`] |
 //! | `toml_parser` | [`store`] |
-//! | `toml`, `directories` | [`settings`] |
+//! | `toml`, `directories`, `strsim` | [`settings`] |
 //! | `clap`, `clap_complete`, `clap_mangen`, `rpassword`, `unicode-width` | [`cli`] |
 //! | `inotify` | [`daemon`] |
 //! | `futures-util` | [`daemon`], [`sharing`] |

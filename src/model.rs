@@ -30,7 +30,7 @@ pub use evidence::{
 };
 pub(crate) use names::named_enum;
 pub use names::{Action, RotationRule, StateName, Step, StopAction, Trouble, VerifyOutcome, Why};
-pub use report::{LastVerify, NextStep, PlannedRotation, Report, RunnerReport, SharingReport};
+pub use report::{DaemonReport, LastVerify, NextStep, PlannedRotation, Report, RunnerReport, SharingReport};
 pub use rows::PrettyRows;
 pub use shared::{
     Lineage, Link, MAX_LINKS, MAX_SHARE_NAME_BYTES, Member, RecordedShare, Sender, ShareName, ShareNameError,

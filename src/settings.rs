@@ -4,13 +4,15 @@
 //! the environment, and `enrollment` validates both. All errors are reported at once. Precedence: flag,
 //! environment, agent.toml, default.
 //!
-//! This room fills the `Config` of `store`, `gitlab` and `engine`; none of them imports it. `toml` and
-//! `directories` are used only here, and only `sources` reads the environment of the process.
+//! This room fills the `Config` of `store`, `gitlab` and `engine`; none of them imports it. `toml`,
+//! `directories` and `strsim` are used only here, and only `sources` reads the environment of the process.
 
 mod access;
 mod diagnostics;
 mod draft;
 mod enrollment;
+mod entry;
+mod entry_keys;
 mod file;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -18,6 +20,7 @@ mod http;
 mod paths;
 mod secrets;
 mod sharing;
+mod similar;
 mod sources;
 mod table;
 mod variables;
@@ -31,6 +34,7 @@ pub use access::{access_token, credential};
 pub use diagnostics::{Diagnostic, Errors, Place, Placed};
 pub use draft::{Draft, DraftCreation, DraftFlags};
 pub use enrollment::{ENVIRONMENT_KEY, enrollment, this_program};
+pub use entry_keys::{EXECUTORS, EntryKey, Kind, unknown_executor};
 pub use http::PORT;
 pub use paths::{Paths, instance_id, paths};
 pub use secrets::secret_variables;
@@ -93,7 +97,8 @@ impl Settings {
         }
     }
 
-    fn secret_warnings(&self) -> impl Iterator<Item = String> {
+    /// Warnings about token files that can be used, one sentence each. Looks at the files.
+    pub fn secret_warnings(&self) -> impl Iterator<Item = String> {
         let of_servers = self.engine.servers.iter().map(|server| &server.access_token);
         let of_store = self.engine.sharing.iter().flat_map(crate::sharing::Settings::secrets);
         let sources = self.engine.enrollments.iter().map(|enrollment| enrollment.source.secret()).chain(of_store);

@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use super::entry_flags::EntryKeyArguments;
 pub use super::fleet::arguments::FleetArguments;
 pub use super::shared::arguments::SharedArguments;
 use crate::log::{LogFormat, LogLevel};
@@ -66,7 +67,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "DIRECTORY")]
     pub state_dir: Option<PathBuf>,
     /// Output format on stdout
-    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t)]
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t)]
     pub output: Output,
     /// Minimum level of log messages on stderr [env: LOG_LEVEL] [default: info for `run`, else warn]
     #[arg(
@@ -118,6 +119,11 @@ pub enum Command {
     List,
     /// Show what the daemon would do next for every runner, and at a stop
     Plan(PlanArguments),
+    /// Find mistakes in the settings and files, without asking a server
+    #[command(visible_alias = "validate")]
+    Check(CheckArguments),
+    /// Let the daemon read its files again, and wait for the result
+    Reload(ReloadArguments),
     /// Show the status of the daemon's runners, or wait until all are ready
     Status(StatusArguments),
     /// Check the daemon's health, for example as a container's HEALTHCHECK
@@ -175,6 +181,17 @@ pub struct PlanArguments {
     pub verify: bool,
 }
 
+/// Looks for mistakes in agent.toml, config.toml, templates, token files, TLS files, directories, rights and sockets.
+///
+/// Contacts no server, and works beside a running daemon. `run` reports the same errors when it starts. Exits with 0, also
+/// if there are warnings, and with 4 if there is an error.
+#[derive(Args, Debug)]
+pub struct CheckArguments {
+    /// The daemon's socket.
+    #[command(flatten)]
+    pub socket: SocketArgument,
+}
+
 /// The daemon's socket.
 #[derive(Args, Debug)]
 pub struct SocketArgument {
@@ -196,6 +213,19 @@ pub struct StatusArguments {
     pub wait: Option<Wait>,
     /// Maximum time to wait, such as 90s [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = parse_span, requires = "wait")]
+    pub timeout: Option<Duration>,
+    /// The daemon's socket.
+    #[command(flatten)]
+    pub socket: SocketArgument,
+}
+
+/// Lets the daemon read agent.toml and config.toml again and verify every token, as the signal HUP does.
+///
+/// Waits until the files were read. Exits with 4 if one of them is invalid: the daemon goes on with its previous content.
+#[derive(Args, Debug)]
+pub struct ReloadArguments {
+    /// Maximum time to wait, such as 90s [default: 1m]
+    #[arg(long, value_name = "DURATION", value_parser = parse_span)]
     pub timeout: Option<Duration>,
     /// The daemon's socket.
     #[command(flatten)]
@@ -358,9 +388,16 @@ pub struct EntryArguments {
     /// TEMPLATE_CONFIG_FILE]
     #[arg(long, value_name = "FILE")]
     pub template_config: Option<PathBuf>,
-    /// Set another key of the entry to a TOML value, such as docker.image='"alpine"'; repeatable
+    /// Set another key of the entry to a TOML value, such as docker.image='"alpine"'; repeatable. gitlab-runner's flags
+    /// and variables for the entry, such as --docker-image and DOCKER_IMAGE, are accepted too
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
     pub set: Vec<(String, String)>,
+    /// Accept an executor and keys that gitlab-runner is not known to have
+    #[arg(long)]
+    pub allow_unknown: bool,
+    /// gitlab-runner's flags for the entry.
+    #[command(flatten)]
+    pub keys: EntryKeyArguments,
 }
 
 /// Certificates to trust, and the client certificate.
@@ -544,9 +581,10 @@ impl Arguments {
                 wait_for_config: run.wait_for_config,
                 ..files
             },
-            Command::Status(StatusArguments { socket, .. }) | Command::Health(HealthArguments { socket, .. }) => {
-                Overrides { socket: socket.socket.clone(), ..files }
-            }
+            Command::Status(StatusArguments { socket, .. })
+            | Command::Health(HealthArguments { socket, .. })
+            | Command::Check(CheckArguments { socket })
+            | Command::Reload(ReloadArguments { socket, .. }) => Overrides { socket: socket.socket.clone(), ..files },
             Command::Register(_)
             | Command::Verify(_)
             | Command::Rotate(_)
@@ -564,13 +602,19 @@ impl Arguments {
     #[must_use]
     pub fn secrets(&self) -> Vec<Token> {
         let (first, second) = match &self.command {
-            Command::Register(register) => (&register.token, &register.registration_token),
+            Command::Register(register) => {
+                let tokens = [&register.token, &register.registration_token].into_iter().flatten();
+                let of_entry = register.entry.keys.secrets();
+                return tokens.filter_map(|argument| argument.token().ok()).chain(of_entry).collect();
+            }
             Command::Verify(verify) => (&verify.selection.token, &None),
             Command::Rotate(rotate) => (&rotate.selection.token, &rotate.pat),
             Command::Unregister(unregister) => (&unregister.selection.token, &None),
             Command::Run(_)
             | Command::List
             | Command::Plan(_)
+            | Command::Check(_)
+            | Command::Reload(_)
             | Command::Fleet(_)
             | Command::Shared(_)
             | Command::Status(_)

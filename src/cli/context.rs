@@ -72,7 +72,7 @@ impl<'a> Context<'a> {
 }
 
 /// Waits for files that another thread reads: a signal ends the command if a disk or network share does not answer.
-fn until_signal<T: Clone + Send + 'static, E: Send + 'static>(
+pub(super) fn until_signal<T: Clone + Send + 'static, E: Send + 'static>(
     path: &Path,
     read: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<Result<T, E>, Error> {

@@ -31,6 +31,7 @@ pub(super) async fn register(
 ) -> Result<Exit, Error> {
     let mode = RegisterMode::new(&arguments.mode, &context.environment)?;
     let mut draft = draft::draft(arguments, &context.environment)?;
+    draft.allows_unknown |= mode.force;
     let is_named = draft.name.is_some();
     if !mode.is_silent && io::stdin().is_terminal() {
         draft = prompt::complete(draft, context.environment.hostname.clone(), &interrupt).await?;

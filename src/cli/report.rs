@@ -82,6 +82,22 @@ impl Reporter {
         }
     }
 
+    /// Reports what a daemon says of itself and its runners.
+    pub(super) fn status<T: IntoIterator<Item = String>>(&self, report: &Report, text: impl FnOnce() -> T) {
+        match self.output {
+            Output::Json => self.json(serde_json::to_string_pretty(report)),
+            Output::Text | Output::Jsonl => self.runners(report.runners.iter(), text),
+        }
+    }
+
+    /// Writes rows in the requested JSON format: one document with them under `name`, or one per line.
+    pub(super) fn rows(&self, name: &'static str, rows: impl Iterator<Item = impl Serialize>) {
+        match self.output {
+            Output::Jsonl => self.lines(rows),
+            Output::Text | Output::Json => self.document(name, rows),
+        }
+    }
+
     /// Writes rows as JSON, one per line.
     pub(super) fn lines(&self, rows: impl Iterator<Item = impl Serialize>) {
         self.parts(rows.map(|row| serde_json::to_string(&row).map(|line| line + "\n")));

@@ -1,11 +1,12 @@
 //! `run`: the daemon.
 
 use super::arguments::RunArguments;
+use super::check::{mistakes_at_start, report_mistakes};
 use super::context::Context;
 use super::error::of_operation;
 use super::outcome::of_entry;
 use super::{Error, Exit};
-use crate::daemon::{Assembly, Ending, Pass, PassOutcome, PassedRunner, ShutdownOutcome};
+use crate::daemon::{Assembly, Ending, Pass, PassOutcome, PassedRunner, ShutdownOutcome, StartError};
 use crate::engine::StepFailure;
 use crate::model::{RunnerReport, StateName, VerifyOutcome};
 use crate::signals::Signals;
@@ -13,7 +14,11 @@ use crate::store::Entry;
 
 /// Runs until a signal ends it, or makes one pass.
 pub(super) async fn run(context: &Context<'_>, arguments: &RunArguments, mut signals: Signals) -> Result<Exit, Error> {
-    let Some(assembly) = Assembly::start(&context.overrides, &context.environment, &mut signals).await? else {
+    let started = match Assembly::start(&context.overrides, &context.environment, &mut signals).await {
+        Ok(started) => started,
+        Err(error) => return not_started(context, error).await,
+    };
+    let Some(assembly) = started else {
         let message = "stopped before the start was complete: a disk or network share may not answer";
         if arguments.once {
             return Err(Error::Interrupted(message.to_owned()));
@@ -36,6 +41,19 @@ pub(super) async fn run(context: &Context<'_>, arguments: &RunArguments, mut sig
             Err(Error::Interrupted(format!("{why} before the pass was complete: the next start finishes it")))
         }
     }
+}
+
+/// Reports each mistake in the files at once, as `check` finds them, if one of them is why the start failed.
+async fn not_started(context: &Context<'_>, error: StartError) -> Result<Exit, Error> {
+    match &error {
+        StartError::Settings(_) | StartError::Store(_) => {}
+        StartError::NothingToServe { .. }
+        | StartError::StatusServer(_)
+        | StartError::Operation(_)
+        | StartError::Sharing(_) => return Err(error.into()),
+    }
+    let mistakes = mistakes_at_start(context).await?;
+    if mistakes.is_empty() { Err(error.into()) } else { Ok(report_mistakes(context, &mistakes)) }
 }
 
 fn report(context: &Context<'_>, pass: Pass) -> Exit {

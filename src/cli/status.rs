@@ -12,7 +12,7 @@ use super::text::{label, printable};
 use super::{Error, Exit};
 use crate::clock::Skew;
 use crate::error_chain::chain;
-use crate::model::{Report, RunnerReport, Timestamp, format_span};
+use crate::model::{DaemonReport, Report, RunnerReport, Timestamp, format_span};
 use crate::settings;
 use crate::signals::Signals;
 use crate::status::{NotReadyReason, Readiness, StatusClient, StatusClientError};
@@ -108,15 +108,35 @@ fn reason(unready: &NotReadyReason) -> String {
 }
 
 async fn show_runners(context: &Context<'_>, daemon: &StatusClient) -> Result<(), Error> {
+    let (report, _) = report(daemon).await?;
+    let now = context.now();
+    context.reporter.status(&report, || text(&report.runners, now).chain(not_in_force(report.daemon.as_ref())));
+    Ok(())
+}
+
+/// What the daemon reports, and its process id if this process can see it.
+pub(super) async fn report(daemon: &StatusClient) -> Result<(Report, Option<i32>), Error> {
     let reply = daemon.get("/status").await?;
-    let report: Report = serde_json::from_slice(&reply.body).map_err(|error| Error::Verdict {
+    let report = serde_json::from_slice(&reply.body).map_err(|error| Error::Verdict {
         exit: Exit::Unreachable,
         message: format!("the daemon's answer is invalid: {error}"),
         hint: Some("restart the daemon if its version differs from this command's".to_owned()),
     })?;
-    let now = context.now();
-    context.reporter.runners(report.runners.iter(), || text(&report.runners, now));
-    Ok(())
+    Ok((report, reply.process))
+}
+
+/// Which files on the disk are not in force, one paragraph each.
+fn not_in_force(daemon: Option<&DaemonReport>) -> impl Iterator<Item = String> {
+    let settings = daemon.and_then(|daemon| daemon.settings_error.as_deref());
+    let config = daemon.and_then(|daemon| daemon.config_error.as_deref());
+    let lines = |errors: &str| errors.lines().map(|line| format!("  {}\n", printable(line))).collect::<String>();
+    let settings = settings.map(|errors| {
+        format!("\nthe settings on the disk are invalid, and the previous ones are in force:\n{}", lines(errors))
+    });
+    let config = config.map(|errors| {
+        format!("\nconfig.toml cannot be read, and its last known content is in force:\n{}", lines(errors))
+    });
+    settings.into_iter().chain(config)
 }
 
 /// The runners as a table, in parts, and what each waits for.

@@ -124,6 +124,8 @@ impl Assembly {
         // Enrollments keep the names that their runners have.
         let environment = environment.clone().remembering(recorded_names(&store).await?);
         let settings = load(overrides, &environment).await?;
+        // Before anything is bound or sent.
+        store.read().await?;
         expect_runners(&settings, &environment, &store).await?;
         let Settings { mut gitlab, engine: config, status_server, templates, warnings, .. } = settings;
         if environment.is_container {
@@ -260,7 +262,10 @@ async fn awaited<T>(work: JoinHandle<T>) -> T {
 }
 
 /// Fails if there is nothing to serve and nothing to wait for: a container that lacks its settings should not look well.
-async fn expect_runners(settings: &Settings, environment: &Environment, store: &Store) -> Result<(), StartError> {
+///
+/// # Errors
+/// [`StartError::NothingToServe`], and [`StartError::Store`] if config.toml or the state directory cannot be read.
+pub async fn expect_runners(settings: &Settings, environment: &Environment, store: &Store) -> Result<(), StartError> {
     let has_server = settings::has_server_variable(environment);
     // A machine's agent.toml without an enrollment is for the entries that config.toml has or gets.
     if !settings.engine.enrollments.is_empty() || settings.has_file && !has_server {

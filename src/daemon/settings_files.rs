@@ -19,6 +19,9 @@ use crate::status::StatusServerConfig;
 /// How long a reload waits until the files that it names are watched.
 const WATCHED_WITHIN: Duration = Duration::from_secs(1);
 
+/// Why the settings are unknown after a panic.
+const PANICKED: &str = "an internal error, see the log, has ended the reading of agent.toml";
+
 pub(super) struct SettingsFiles {
     pub(super) overrides: Overrides,
     pub(super) environment: Environment,
@@ -47,17 +50,18 @@ impl SettingsFiles {
             let reading = spawn_file_task(Path::new("agent.toml"), move || files.read());
             Box::pin(async move {
                 // It may have panicked, which has been logged.
-                let (config, watched) = reading.await.ok().flatten()?;
+                let read = reading.await.unwrap_or_else(|_| Err(PANICKED.to_owned()));
+                let (config, watched) = read?;
                 if let Some(walk) = watching.and_then(|watching| watching.begin(watched.settings)) {
                     // A token file that does not answer holds up no reload.
                     let _unanswered = timeout(WATCHED_WITHIN, walk).await;
                 }
-                Some(config)
+                Ok(config)
             })
         })
     }
 
-    fn read(&self) -> Option<(Config, Watched)> {
+    fn read(&self) -> Result<(Config, Watched), String> {
         match settings::load(&self.overrides, &self.environment) {
             Ok(Settings { engine: config, status_server, templates, warnings, .. }) => {
                 self.log_new(warnings);
@@ -65,11 +69,11 @@ impl SettingsFiles {
                     tracing::warn!("the addresses in [http] take effect when the daemon is restarted");
                 }
                 let watched = self.watched(&config, templates);
-                Some((config, watched))
+                Ok((config, watched))
             }
             Err(errors) => {
                 tracing::error!("invalid settings; keeping the previous ones: {errors}");
-                None
+                Err(errors.to_string())
             }
         }
     }

@@ -6,11 +6,14 @@ use tokio::time::Instant;
 
 use crate::engine::Config;
 
-/// Reads the settings; `None`, after logging why, if they are invalid. The future waits for another thread.
+/// Reads the settings. The future waits for another thread.
 pub type Reload = Box<dyn FnMut() -> Reading>;
 
 /// Settings that are being read.
-pub type Reading = Pin<Box<dyn Future<Output = Option<Config>>>>;
+pub type Reading = Pin<Box<dyn Future<Output = SettingsResult>>>;
+
+/// The settings, or why they are invalid, one sentence per line, after it was logged.
+pub type SettingsResult = Result<Config, String>;
 
 /// Why the settings are read. A request counts for more than a change, and a later one for more than an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,7 +46,7 @@ impl SettingsReader {
     }
 
     /// Waits for the settings of the last [`read`](Self::read). Cancellation safe.
-    pub(super) async fn finished(&mut self) -> (Cause, Option<Config>) {
+    pub(super) async fn finished(&mut self) -> (Cause, SettingsResult) {
         loop {
             let Some((cause, reading)) = &mut self.reading else { std::future::pending().await };
             let (cause, config) = (*cause, reading.await);
@@ -80,12 +83,12 @@ mod tests {
         reader.read(asked);
         reader.read(Cause::Changed);
         assert_eq!(reader.finished().now_or_never(), None);
-        answer(None);
+        answer(Err("first".to_owned()));
         assert_eq!(reader.finished().now_or_never(), None, "out of date");
-        answer(Some(Config::default()));
-        assert_eq!(reader.finished().now_or_never(), Some((asked, Some(Config::default()))));
+        answer(Ok(Config::default()));
+        assert_eq!(reader.finished().now_or_never(), Some((asked, Ok(Config::default()))));
         reader.read(Cause::Changed);
-        answer(None);
-        assert_eq!(reader.finished().now_or_never(), Some((Cause::Changed, None)));
+        answer(Err("second".to_owned()));
+        assert_eq!(reader.finished().now_or_never(), Some((Cause::Changed, Err("second".to_owned()))));
     }
 }

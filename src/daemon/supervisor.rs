@@ -79,6 +79,7 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
             Event::Notice(Notice::StopForReboot) => break supervisor.config.shutdown.on_reboot.into(),
             Event::Notice(Notice::Reload) => {
                 supervisor.enter(Phase::Reloading);
+                supervisor.shared.registry.begin_reload();
                 supervisor.reload = ReloadStage::Settings;
                 supervisor.files.settings.read(Cause::Asked(Instant::now()));
             }
@@ -119,8 +120,8 @@ type InventoryResult = Result<(Inventory, Arc<Snapshot>), Error>;
 enum Event {
     Notice(Notice),
     Changed(Changed),
-    /// The settings were read; `None` if they are invalid.
-    Settings(Cause, Option<Box<Config>>),
+    /// The settings were read, or are invalid for these reasons.
+    Settings(Cause, Result<Box<Config>, String>),
     /// A file has answered after its read was given up: a token file perhaps.
     LateRead,
     FileStill,

@@ -52,7 +52,7 @@ impl DaemonFixture {
             heartbeat: Heartbeat::every(secs(3600)),
             registry: StatusRegistry::default(),
             counters: Counters::new(),
-            reload: Box::new(|| Box::pin(ready(None))),
+            reload: Box::new(|| Box::pin(ready(Err("invalid".to_owned())))),
         }
     }
 
@@ -584,7 +584,7 @@ async fn a_removed_enrollment_without_a_runner_is_forgotten() {
     let fixture = DaemonFixture::new(None);
     let (notices, inbox) = mpsc::unbounded_channel();
     let mut parts = fixture.parts();
-    parts.reload = Box::new(|| Box::pin(ready(Some(rotating_found()))));
+    parts.reload = Box::new(|| Box::pin(ready(Ok(rotating_found()))));
     let daemon = run(enrolled(Token::parse("wrong").unwrap()), parts, inbox);
     let script = async {
         sleep(secs(10)).await;
@@ -614,13 +614,13 @@ async fn the_daemon_is_ready_again_only_after_the_last_reload() {
             return Box::pin(async move {
                 // Comes while the first reload takes its inventory.
                 second.send(Notice::Reload).unwrap();
-                None
+                Err("invalid".to_owned())
             });
         }
         let held = answer.take().unwrap();
         Box::pin(async move {
             held.await.unwrap();
-            None
+            Err("invalid".to_owned())
         })
     });
     let daemon = run(rotating_found(), parts, inbox);
@@ -674,7 +674,7 @@ async fn a_reload_that_is_asked_for_again_while_its_settings_are_read_ends_once_
     parts.reload = Box::new(|| {
         Box::pin(async {
             sleep(secs(60)).await;
-            None
+            Err("invalid".to_owned())
         })
     });
     let script = async {
@@ -791,7 +791,7 @@ async fn one_line_says_what_is_done_with_found_entries_and_another_one_after_a_c
     (1..=3).for_each(|number| drop(fixture.add_found(&format!("found-{number}"))));
     let (notices, inbox) = mpsc::unbounded_channel();
     let mut parts = fixture.parts();
-    parts.reload = Box::new(|| Box::pin(ready(Some(with_found(RotateFound::Never)))));
+    parts.reload = Box::new(|| Box::pin(ready(Ok(with_found(RotateFound::Never)))));
     let log = Captured::start();
     let told = |log: &Captured| log.text().matches("were not made by this agent").count();
     let script = async {
@@ -1952,7 +1952,7 @@ async fn settings_that_changed_while_config_toml_could_not_be_read_are_followed_
     let (changes, watched) = mpsc::unbounded_channel();
     let parts = Parts {
         watch: Some(Watch::of_test(watched)),
-        reload: Box::new(|| Box::pin(ready(Some(enrolled(registration_token()))))),
+        reload: Box::new(|| Box::pin(ready(Ok(enrolled(registration_token()))))),
         ..fixture.parts()
     };
     let script = async {
@@ -1982,7 +1982,7 @@ async fn run_with_token_file(
     let (changes, watched) = mpsc::unbounded_channel();
     let config = config(Source::File(file.clone()));
     let (read, parts) = (config.clone(), fixture.parts());
-    let reload: Reload = Box::new(move || Box::pin(ready(Some(read.clone()))));
+    let reload: Reload = Box::new(move || Box::pin(ready(Ok(read.clone()))));
     let parts = Parts { watch: Some(Watch::of_test(watched)), reload, ..parts };
     let write = move |token: Option<&str>| {
         match token {

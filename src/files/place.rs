@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat, StatVfsMountFlags, StatxAttributes,
-    StatxFlags, fstat, fstatvfs, mkdirat, openat, openat2, readlinkat, renameat, renameat_with, statx, unlinkat,
+    StatxFlags, accessat, fstat, fstatvfs, mkdirat, openat, openat2, readlinkat, renameat, renameat_with, statx,
+    unlinkat,
 };
 use rustix::io::Errno;
 
@@ -400,6 +401,21 @@ pub fn make_directories(path: &Path) -> io::Result<()> {
         at = at.enter(&name)?;
     }
     if at.is_directory { Ok(()) } else { Err(Errno::NOTDIR.into()) }
+}
+
+/// Checks that [`make_directories`] could make a directory, or that it is there, and that this process may write in it. Makes
+/// nothing.
+///
+/// # Errors
+/// As [`make_directories`], naming the directory that cannot be written in.
+pub fn check_directory(path: &Path) -> io::Result<()> {
+    let Walked { at, .. } = walk(&std::path::absolute(path)?, true)?;
+    if !at.is_directory {
+        return Err(Errno::NOTDIR.into());
+    }
+    let wanted = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    accessat(&at.opened, ".", wanted, AtFlags::EACCESS)
+        .map_err(|errno| io::Error::new(io::Error::from(errno).kind(), format!("{}: {errno}", at.path.display())))
 }
 
 /// A directory, or at the end of a path any file.

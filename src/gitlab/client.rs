@@ -158,6 +158,15 @@ impl Client {
         self.call(call, reset).await
     }
 
+    /// Reads the TLS files with which a call would be made, and the address of the proxy. Connects to nothing.
+    ///
+    /// # Errors
+    /// [`Error`], as of the call.
+    pub async fn check_files(&self, endpoint: Endpoint, site: &Site) -> Result<(), Error> {
+        let checked = self.0.check_files(site, endpoint.token_kind().into()).await;
+        checked.map_err(|failure| Error::new(endpoint, site.url.authority(), String::new(), failure))
+    }
+
     /// Sends one request, reads its answer and logs one line.
     pub(super) async fn call<T>(
         &self,

@@ -20,6 +20,7 @@ use super::endpoint::TokenKind;
 use super::error::CallFailure;
 use super::error_body::ErrorBody;
 use super::other_address::OtherAddresses;
+use super::tls::FileTrust;
 use super::tls_checks::TlsChecks;
 use super::trust::is_without_names;
 use super::{Config, ErrorKind, Exchange, headers, scheme};
@@ -76,6 +77,12 @@ impl Transport {
         if let Some(observer) = &self.config.observer {
             observer.notify(exchange);
         }
+    }
+
+    /// Reads the TLS files of a site, and the address of its proxy.
+    pub(super) async fn check_files(&self, site: &Site, trust: FileTrust) -> Result<(), CallFailure> {
+        self.config.proxies.route(&site.url)?;
+        self.tls.clients(site, trust).await.map(drop)
     }
 
     /// Waits for a free slot of the host and sends one request, once.

@@ -16,6 +16,9 @@ use crate::secret::Fingerprint;
 pub struct Report {
     /// Incremented if a field changes its meaning, not for new fields.
     pub schema: u32,
+    /// The daemon that reports; absent in the output of commands that ask no daemon.
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
+    pub daemon: Option<DaemonReport>,
     /// One element per runner, in the order of config.toml. The daemon lists runners of enrollments first.
     pub runners: Vec<RunnerReport>,
 }
@@ -27,8 +30,23 @@ impl Report {
     /// Creates a report with the current schema.
     #[must_use]
     pub fn new(runners: Vec<RunnerReport>) -> Self {
-        Self { schema: Self::SCHEMA, runners }
+        Self { schema: Self::SCHEMA, daemon: None, runners }
     }
+}
+
+/// A running daemon.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonReport {
+    /// Its version.
+    pub version: String,
+    /// Why agent.toml as it is on the disk is not in force, one sentence per line; null if it is.
+    pub settings_error: Option<String>,
+    /// Why config.toml as it is on the disk is not in force; null if it is.
+    pub config_error: Option<String>,
+    /// How many reloads were asked for.
+    pub reloads_begun: u64,
+    /// How many of them are done, whatever their result.
+    pub reloads_done: u64,
 }
 
 /// One runner, for users and scripts. Never contains a token.

@@ -18,6 +18,20 @@ impl PrettyRows {
         format!("{{\n  \"{field}\": {value},\n  \"{rows}\": [")
     }
 
+    /// The same with a value between the two.
+    ///
+    /// # Errors
+    /// If the value is no JSON.
+    pub fn opening_with(
+        field: &str,
+        value: impl Display,
+        (name, between): (&str, &impl Serialize),
+        rows: &str,
+    ) -> serde_json::Result<String> {
+        let between = serde_json::to_string_pretty(between)?.replace('\n', "\n  ");
+        Ok(format!("{{\n  \"{field}\": {value},\n  \"{name}\": {between},\n  \"{rows}\": ["))
+    }
+
     /// Adds a row to the text.
     ///
     /// # Errors
@@ -46,7 +60,16 @@ impl PrettyRows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Report, RunnerReport};
+    use crate::model::{DaemonReport, Report, RunnerReport};
+
+    #[test]
+    fn a_value_before_the_rows_is_what_serde_makes_of_it() {
+        let daemon = DaemonReport { settings_error: Some("two\nlines".to_owned()), ..DaemonReport::default() };
+        let rows = PrettyRows::default();
+        let text = PrettyRows::opening_with("schema", Report::SCHEMA, ("daemon", &daemon), "runners").unwrap();
+        let whole = Report { daemon: Some(daemon), ..Report::new(Vec::new()) };
+        assert_eq!(text + rows.closing(), serde_json::to_string_pretty(&whole).unwrap() + "\n");
+    }
 
     #[test]
     fn the_parts_are_what_serde_makes_of_the_whole() {

@@ -70,14 +70,21 @@ impl<T> Placed<T> {
 
 /// One error in the settings; never contains a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {message}")]
+#[error("{place}: {message}{}", in_sentence(remedy.as_ref()))]
 pub struct Diagnostic {
     /// The place of the error.
     pub place: Place,
     /// The message, without a full stop.
     pub message: String,
+    /// What the user can do, if the message does not say it.
+    pub remedy: Option<String>,
     /// Whether it is a usage error wherever it was given.
     pub is_usage: bool,
+}
+
+/// A remedy at the end of a message.
+fn in_sentence(remedy: Option<&String>) -> String {
+    remedy.map_or_else(String::new, |remedy| format!(": {remedy}"))
 }
 
 impl Diagnostic {
@@ -85,7 +92,7 @@ impl Diagnostic {
     #[must_use]
     pub fn new(place: Place, message: impl Into<String>) -> Self {
         let is_usage = place.is_argument();
-        Self { place, message: message.into(), is_usage }
+        Self { place, message: message.into(), remedy: None, is_usage }
     }
 }
 
@@ -138,9 +145,19 @@ impl Diagnostics {
         self.0.push(Diagnostic::new(place.clone(), message));
     }
 
+    /// Adds one error with what the user can do about it.
+    pub(super) fn add_with_remedy(&mut self, place: &Place, message: String, remedy: Option<String>) {
+        self.0.push(Diagnostic { remedy, ..Diagnostic::new(place.clone(), message) });
+    }
+
+    /// Adds an error that is a usage error wherever it was given.
+    pub(super) fn add_usage(&mut self, place: &Place, message: impl Into<String>) {
+        self.0.push(Diagnostic { is_usage: true, ..Diagnostic::new(place.clone(), message) });
+    }
+
     /// Adds that a token is of the wrong class.
     pub(super) fn add_wrong_class(&mut self, place: &Place, wrong: WrongTokenClass) {
-        self.0.push(Diagnostic { is_usage: true, ..Diagnostic::new(place.clone(), wrong.to_string()) });
+        self.add_usage(place, wrong.to_string());
     }
 
     /// Adds the errors of `others`.

@@ -39,8 +39,10 @@ macro_rules! draft {
             pub token: Option<Placed<Option<Source>>>,
             /// How to create it with an access token; `None` inside if it was given and is invalid.
             pub create: Option<Placed<Option<DraftCreation>>>,
-            /// Further keys of the entry, dotted, with their values as TOML text.
+            /// Further keys of the entry, dotted, with their values as TOML text; the last one of a key counts.
             pub settings: Vec<Placed<(String, String)>>,
+            /// Whether an executor and keys that gitlab-runner is not known to have are accepted.
+            pub allows_unknown: bool,
             $($(#[$doc])+ pub $field: Option<Placed<$type>>,)+
         }
 
@@ -64,6 +66,7 @@ macro_rules! draft {
                     token: None,
                     create: None,
                     settings: Vec::new(),
+                    allows_unknown: false,
                     $($field: None,)+
                 }
             }
@@ -89,6 +92,7 @@ macro_rules! draft {
                     token: tokens.1,
                     create: self.create.or(other.create),
                     settings: [other.settings, self.settings].concat(),
+                    allows_unknown: self.allows_unknown || other.allows_unknown,
                     $($field: self.$field.or(other.$field),)+
                 }
             }
@@ -176,6 +180,7 @@ impl Draft {
         draft.registration_token = variables.source(REGISTRATION_TOKEN, &mut draft.diagnostics);
         draft.token = variables.source(TOKEN, &mut draft.diagnostics);
         draft.read_variables(&variables);
+        draft.add_entry_variables(environment);
         draft
     }
 

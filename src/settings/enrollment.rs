@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use super::diagnostics::{Diagnostic, Diagnostics, Place, Placed};
 use super::draft::{Draft, DraftCreation, check_client_pair};
-use super::paths::read_text;
+use super::entry::EntryStrictness;
 use super::sharing::{SharingRules, check_names};
 use super::{Environment, Errors};
 use crate::gitlab::{AccessLevel, Info, ParameterError, RegisterParameters};
 use crate::model::{RunnerKey, ServerUrl, ShareName, Site, TlsFiles};
 use crate::ops::{Creation, Enrollment, RegistrationSource, ServerAccess};
 use crate::secret::{Source, sha256_hex};
-use crate::store::{ComposeError, EntryText, NewEntry};
+use crate::store::NewEntry;
 
 /// The parameters that API v1 accepts.
 const V1_PARAMETERS: [&str; 4] = ["description", "tag_list", "run_untagged", "locked"];
@@ -164,9 +164,13 @@ impl Draft {
             request_concurrency: value(&self.request_concurrency),
             output_limit: value(&self.output_limit),
             tls: tls.clone(),
-            settings: self.settings.iter().map(|setting| setting.value.clone()).collect(),
+            settings: Vec::new(),
         };
-        self.check_entry(&entry, &mut findings.diagnostics);
+        let strictness = match key_rule {
+            KeyRule::ServerAndName => EntryStrictness::Command,
+            KeyRule::Name => EntryStrictness::Daemon,
+        };
+        let entry = self.complete_entry(entry, strictness, findings);
         Some(Enrollment { key, site: Site { url, tls }, source, parameters, entry, share_as })
     }
 
@@ -392,55 +396,6 @@ impl Draft {
         self.tls_files()
     }
 
-    fn template_text(&self, diagnostics: &mut Diagnostics) -> Option<String> {
-        let template = self.template.as_ref()?;
-        let text = read_text(&template.value);
-        text.inspect_err(|error| {
-            diagnostics
-                .add(&template.place, format!("cannot read the template `{}`: {error}", template.value.display()));
-        })
-        .ok()
-    }
-
-    /// Checks each setting alone, then the template alone, and both together only if all are valid.
-    fn check_entry(&self, entry: &NewEntry, diagnostics: &mut Diagnostics) {
-        let before = diagnostics.len();
-        for setting in &self.settings {
-            let alone = NewEntry { template: None, settings: vec![setting.value.clone()], ..entry.clone() };
-            self.check_text(&alone, Some(&setting.place), diagnostics);
-        }
-        if self.template.is_some() && entry.template.is_some() {
-            let alone = NewEntry { settings: Vec::new(), ..entry.clone() };
-            self.check_text(&alone, place(&self.template), diagnostics);
-        }
-        if diagnostics.len() == before && !self.settings.is_empty() {
-            self.check_text(entry, self.settings.first().map(|setting| &setting.place), diagnostics);
-        }
-    }
-
-    fn check_text(&self, entry: &NewEntry, place: Option<&Place>, diagnostics: &mut Diagnostics) {
-        let Err(error) = EntryText::compose(entry) else { return };
-        diagnostics.add(place.unwrap_or(&self.place), self.explain(&error));
-    }
-
-    fn explain(&self, error: &ComposeError) -> String {
-        let template = self.template.as_ref().map(|template| template.value.display());
-        match (error, template) {
-            (ComposeError::Syntax { .. } | ComposeError::EntryCount(_), Some(template)) => {
-                format!("`{template}`: {error}")
-            }
-            (
-                ComposeError::Syntax { .. }
-                | ComposeError::EntryCount(_)
-                | ComposeError::SettingKey(_)
-                | ComposeError::SettingValue(_)
-                | ComposeError::SettingReserved(_)
-                | ComposeError::SettingConflict(_),
-                _,
-            ) => error.to_string(),
-        }
-    }
-
     /// Completes a creation with the access token of its server, and with that server's TLS files unless it has none.
     fn creation(
         &self,
@@ -517,10 +472,10 @@ fn architecture() -> &'static str {
     }
 }
 
-fn value<T: Clone>(field: &Option<Placed<T>>) -> Option<T> {
+pub(super) fn value<T: Clone>(field: &Option<Placed<T>>) -> Option<T> {
     field.as_ref().map(|placed| placed.value.clone())
 }
 
-fn place<T>(field: &Option<Placed<T>>) -> Option<&Place> {
+pub(super) fn place<T>(field: &Option<Placed<T>>) -> Option<&Place> {
     field.as_ref().map(|placed| &placed.place)
 }

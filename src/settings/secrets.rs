@@ -9,12 +9,12 @@ use toml::{Table, Value};
 use super::access::ACCESS_TOKENS;
 use super::draft::{REGISTRATION_TOKEN, TOKEN};
 use super::sharing::{ENCRYPTION_KEY, PASSWORD};
-use super::{Environment, Overrides, paths};
+use super::{Environment, Overrides, entry_keys, paths};
 use crate::secret::{has_copy, without_tokens};
 use crate::store::{MAX_FILE_BYTES, token_variables};
 
 /// Lists the variables that are set and hold secrets: the token variables, those of the store, those that agent.toml or config.toml
-/// name as the source of a token, those with a copy of such a value or with what looks like a GitLab token, and addresses
+/// name as the source of a token, those of executors' secrets, those with a copy of such a value or with what looks like a GitLab token, and addresses
 /// with a password.
 ///
 /// Invalid files are ignored here; the commands that need them report their errors.
@@ -22,7 +22,8 @@ use crate::store::{MAX_FILE_BYTES, token_variables};
 pub fn secret_variables(overrides: &Overrides, environment: &Environment) -> Vec<OsString> {
     let paths = paths(overrides, environment);
     let own = [REGISTRATION_TOKEN, TOKEN, PASSWORD, ENCRYPTION_KEY];
-    let mut names: BTreeSet<String> = own.iter().chain(&ACCESS_TOKENS).map(|[name, _]| (*name).to_owned()).collect();
+    let own = own.iter().chain(&ACCESS_TOKENS).map(|[name, _]| *name);
+    let mut names: BTreeSet<String> = own.chain(entry_keys::secret_variables()).map(str::to_owned).collect();
     let agent_toml: Table = text(&paths.agent_config).parse().unwrap_or_default();
     named_by_agent_toml(&Value::Table(agent_toml), &mut names);
     names.extend(token_variables(text(&paths.config)));

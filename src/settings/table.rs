@@ -13,6 +13,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostics::{Diagnostics, Place, Placed};
+use super::similar::similar;
 use crate::model::parse_span;
 
 /// agent.toml: its path and its text.
@@ -207,7 +208,9 @@ impl<'text> TableReader<'text> {
     pub(super) fn finish(self, diagnostics: &mut Diagnostics) {
         for pair in &self.unread {
             let known = self.known.join(", ");
-            diagnostics.add(&pair.place, format!("unknown key `{}` in {}, known are: {known}", pair.key, self.title));
+            let message = format!("unknown key `{}` in {}, known are: {known}", pair.key, self.title);
+            let remedy = similar(pair.key, self.known.iter().copied()).map(|meant| format!("did you mean `{meant}`?"));
+            diagnostics.add_with_remedy(&pair.place, message, remedy);
         }
     }
 

@@ -32,6 +32,8 @@ pub struct StatusResponse {
     pub is_ok: bool,
     /// The body.
     pub body: Vec<u8>,
+    /// The daemon's process id; `None` if this process cannot see it.
+    pub process: Option<i32>,
 }
 
 /// No response from the requested daemon.
@@ -129,13 +131,14 @@ impl StatusClient {
         if self.instance_id.is_some() {
             check_server(&stream, socket)?;
         }
+        let process = stream.peer_cred().ok().and_then(|peer| peer.pid()).filter(|process| *process > 0);
         let exchanged = exchange(stream, path).await;
         let (instance_id, response) =
             exchanged.map_err(|source| StatusClientError::InvalidResponse { path: socket.to_owned(), source })?;
         let Some(found) = instance_id else { return Err(StatusClientError::NoDaemon(socket.to_owned())) };
         match &self.instance_id {
             Some(wanted) if found != wanted => Err(StatusClientError::OtherInstance(socket.to_owned())),
-            Some(_) | None => Ok(response),
+            Some(_) | None => Ok(StatusResponse { process, ..response }),
         }
     }
 }
@@ -173,7 +176,7 @@ async fn exchange(stream: UnixStream, path: &str) -> Result<Exchanged, BoxError>
         let is_ok = response.status() == StatusCode::OK;
         let instance_id = response.headers().get(INSTANCE_HEADER).cloned();
         let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await?.to_bytes();
-        Ok((instance_id, StatusResponse { is_ok, body: body.into() }))
+        Ok((instance_id, StatusResponse { is_ok, body: body.into(), process: None }))
     };
     // hyper reads and writes only while the connection is polled.
     let driver = async {

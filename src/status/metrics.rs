@@ -198,6 +198,18 @@ impl Pages {
             "Server time minus local time at the last response with a date, accurate to a second.",
             skews.collect(),
         )));
+        let daemon = self.registry.daemon();
+        let in_force = |error: Option<String>| vec![gauge(None, f64::from(u8::from(error.is_none())))];
+        families.push(present(family(
+            "settings_in_force",
+            "1 if agent.toml as it is on the disk is in force, 0 if it is invalid.",
+            in_force(daemon.settings_error),
+        )));
+        families.push(present(family(
+            "config_in_force",
+            "1 if config.toml as it is on the disk is in force, 0 if it cannot be read.",
+            in_force(daemon.config_error),
+        )));
         families.push(Family {
             family: family("state", "1 for the runner's current state, 0 for all others.", Vec::new()),
             source: SampleSource::States,

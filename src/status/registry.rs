@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::{Reading, ServerTime};
-use crate::model::{RunnerId, RunnerKey, RunnerReport, ServerUrl, Timestamp};
+use crate::model::{DaemonReport, RunnerId, RunnerKey, RunnerReport, ServerUrl, Timestamp};
 
 /// The status of one runner; never holds a token.
 #[derive(Clone, Debug)]
@@ -88,6 +88,7 @@ pub struct StatusRegistry {
 struct RegistryState {
     phase: Phase,
     file_work: FileWork,
+    daemon: DaemonReport,
     phase_subscribers: Vec<mpsc::UnboundedSender<Phase>>,
     /// The enrolled runners.
     expected: Vec<RunnerKey>,
@@ -112,6 +113,35 @@ impl StatusRegistry {
     pub fn report_file_work(&self, file_work: FileWork) {
         self.state().file_work = file_work;
         self.changes.send_replace(());
+    }
+
+    /// Sets why agent.toml on the disk is not in force, one sentence per line.
+    pub fn report_settings(&self, error: Option<&String>) {
+        self.state().daemon.settings_error = error.cloned();
+        self.changes.send_replace(());
+    }
+
+    /// Sets why config.toml on the disk is not in force.
+    pub fn report_config(&self, error: Option<&String>) {
+        self.state().daemon.config_error = error.cloned();
+        self.changes.send_replace(());
+    }
+
+    /// A reload was asked for.
+    pub fn begin_reload(&self) {
+        self.state().daemon.reloads_begun += 1;
+    }
+
+    /// All reloads that were asked for are done.
+    pub fn finish_reload(&self) {
+        let daemon = &mut self.state().daemon;
+        daemon.reloads_done = daemon.reloads_begun;
+    }
+
+    /// The daemon as `/status` reports it.
+    #[must_use]
+    pub fn daemon(&self) -> DaemonReport {
+        DaemonReport { version: env!("CARGO_PKG_VERSION").to_owned(), ..self.state().daemon.clone() }
     }
 
     /// Why only a new process could help, in one sentence; `None` if this one can go on.
@@ -222,8 +252,8 @@ impl StatusRegistry {
             Phase::Reloading => Some("the daemon is reloading its settings"),
             Phase::Stopping => Some("the daemon is stopping"),
         };
-        let of_daemon = why.into_iter().chain(state.file_work.trouble());
-        let daemon = of_daemon.map(|why| NotReadyReason { name: None, id: None, why: why.to_owned() });
+        let of_daemon = why.into_iter().chain(state.file_work.trouble()).map(str::to_owned).chain(state.not_in_force());
+        let daemon = of_daemon.map(|why| NotReadyReason { name: None, id: None, why });
         let waiting_for: Vec<_> = daemon.chain(state.not_ready()).collect();
         Readiness { ready: waiting_for.is_empty(), waiting_for }
     }
@@ -254,6 +284,7 @@ impl StatusRegistry {
             (phase, count) => format!("{}{}", phase.prefix(), ready_of(count - not_ready, count)),
         }];
         clauses.extend(state.file_work.trouble().map(str::to_owned));
+        clauses.extend(state.not_in_force());
         let first = state.not_ready().next();
         if let Some(NotReadyReason { name, why, .. }) = first {
             let more = if not_ready > 1 { format!(" (and {} more)", not_ready - 1) } else { String::new() };
@@ -270,6 +301,14 @@ impl StatusRegistry {
 }
 
 impl RegistryState {
+    /// Why files on the disk are not in force, in one line each.
+    fn not_in_force(&self) -> impl Iterator<Item = String> + use<> {
+        let DaemonReport { settings_error, config_error, .. } = &self.daemon;
+        let settings = settings_error.as_ref().map(|error| format!("{SETTINGS_NOT_IN_FORCE}: {}", first_of(error)));
+        let config = config_error.as_ref().map(|error| format!("{CONFIG_NOT_IN_FORCE}: {}", first_of(error)));
+        settings.into_iter().chain(config)
+    }
+
     /// The runners that are not ready.
     fn not_ready(&self) -> impl Iterator<Item = NotReadyReason> {
         let known = self.runners.values().filter_map(|status| {
@@ -295,6 +334,20 @@ impl RegistryState {
         let rotations = self.runners.values().filter_map(|status| Some((planned(status)?, status)));
         let (at, status) = rotations.min_by_key(|(at, _)| *at)?;
         Some(format!("next rotation at {} ({})", at.whole_seconds(), status.label()))
+    }
+}
+
+const SETTINGS_NOT_IN_FORCE: &str = "the settings on the disk are invalid, and the previous ones are in force";
+
+const CONFIG_NOT_IN_FORCE: &str = "config.toml cannot be read, and its last known content is in force";
+
+/// The first of several errors, and how many others there are.
+fn first_of(errors: &str) -> String {
+    let mut lines = errors.lines();
+    let first = lines.next().unwrap_or_default();
+    match lines.count() {
+        0 => first.to_owned(),
+        others => format!("{first} (and {others} more)"),
     }
 }
 
@@ -397,6 +450,33 @@ mod tests {
         }
         registry.report_file_work(FileWork::Flows);
         assert!(registry.readiness().ready && registry.stuck_because().is_none());
+    }
+
+    #[test]
+    fn a_daemon_whose_files_on_the_disk_are_not_in_force_is_not_ready_until_they_are() {
+        let registry = StatusRegistry::default();
+        registry.enter(Phase::Serving);
+        registry.update(status("a", Some(1), StateName::Active));
+        registry.report_settings(Some(&"agent.toml:1: wrong\nagent.toml:2: wrong too".to_owned()));
+        let why = &registry.readiness().waiting_for[0].why;
+        assert!(why.ends_with("are in force: agent.toml:1: wrong (and 1 more)"), "{why}");
+        assert!(summary(&registry).starts_with(&format!("1 runner ready; {why}; next")), "{}", summary(&registry));
+        registry.report_config(Some(&"unclosed".to_owned()));
+        assert_eq!(registry.readiness().waiting_for.len(), 2);
+        registry.report_settings(None);
+        registry.report_config(None);
+        assert!(registry.readiness().ready && registry.daemon().settings_error.is_none());
+    }
+
+    #[test]
+    fn a_reload_that_is_asked_for_during_another_is_not_done_with_that() {
+        let registry = StatusRegistry::default();
+        let counts = || (registry.daemon().reloads_begun, registry.daemon().reloads_done);
+        registry.begin_reload();
+        registry.begin_reload();
+        assert_eq!(counts(), (2, 0));
+        registry.finish_reload();
+        assert_eq!(counts(), (2, 2));
     }
 
     #[test]

@@ -109,7 +109,11 @@ impl Sources {
     fn status(&self) -> PagedResponse {
         let registry = self.registry.clone();
         let mut numbers = registry.numbers();
-        let opening = PrettyRows::opening("schema", Report::SCHEMA, "runners");
+        let daemon = registry.daemon();
+        let opening = match PrettyRows::opening_with("schema", Report::SCHEMA, ("daemon", &daemon), "runners") {
+            Ok(opening) => opening,
+            Err(error) => return respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
+        };
         let reading = SystemClock.read();
         let next = move || {
             (!numbers.is_empty()).then(|| registry.page(&mut numbers, PAGE, |_, status| status.report_at(reading)))

@@ -97,11 +97,7 @@ impl StatusServer {
         let mut tcp = Vec::new();
         for address in &config.listen {
             let listener = TcpListener::bind(address).await;
-            tcp.push(listener.map_err(|source| {
-                let is_in_use = source.kind() == io::ErrorKind::AddrInUse;
-                let holder = is_in_use.then(|| Process::listening_on(*address)).flatten();
-                Error::Tcp { address: *address, holder, source }
-            })?);
+            tcp.push(listener.map_err(|source| unusable(*address, source))?);
         }
         let addresses: Vec<_> =
             tcp.iter().filter_map(|listener| Some(listener.local_addr().ok()?.to_string())).collect();
@@ -109,6 +105,16 @@ impl StatusServer {
             tracing::info!(addresses = addresses.join(" "), "listening for HTTP");
         }
         Ok(Self { socket, tcp })
+    }
+
+    /// Binds each TCP address for a moment. Returns an error for each that cannot be bound.
+    pub async fn unusable_addresses(config: &Config) -> Vec<Error> {
+        let mut errors = Vec::new();
+        for address in &config.listen {
+            let bound = TcpListener::bind(address).await;
+            errors.extend(bound.err().map(|source| unusable(*address, source)));
+        }
+        errors
     }
 
     /// Serves requests while it is polled; never returns.
@@ -130,6 +136,13 @@ impl StatusServer {
         while listeners.join_next().await.is_some() {}
         std::future::pending().await
     }
+}
+
+/// Why an address cannot be listened on, and which process uses it.
+fn unusable(address: SocketAddr, source: io::Error) -> Error {
+    let is_in_use = source.kind() == io::ErrorKind::AddrInUse;
+    let holder = is_in_use.then(|| Process::listening_on(address)).flatten();
+    Error::Tcp { address, holder, source }
 }
 
 fn required(paths: &[PathBuf]) -> Result<Option<Socket>, Error> {

@@ -71,8 +71,8 @@ check '/metrics shows the time of a verification'                  eventually ha
 metrics >"$work/metrics"
 check 'promtool reports no problem in /metrics'                    content
 # shellcheck disable=SC2016
-sed -n '/^groups:/,/^```/ { /^```/d; p }' README.md >"$work/rules.yml"
-check 'promtool accepts the rules in README.md'                    promtool check rules "$work/rules.yml"
+sed -n '/^groups:/,/^```/ { /^```/d; p }' packaging/docs/metrics.md >"$work/rules.yml"
+check 'promtool accepts the rules in metrics.md'                   promtool check rules "$work/rules.yml"
 check 'a real Prometheus scrapes it'                               is_up
 check 'it knows every metric'                                      has_all
 check 'it sees the runner as active'                               knows_the_runner

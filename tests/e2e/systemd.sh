@@ -127,8 +127,8 @@ upgrade_leaves_stopped() {
     unit stop && install_package 2 && fails is_active
 }
 
-# recipe LANGUAGE: prints the code block in this language of README.md about encrypted tokens.
-recipe() { sed -n '/^\*\*Encrypted\*\* /,/^\*\*The sandbox/p' README.md | sed -n "/^\`\`\`$1\$/,/^\`\`\`\$/ { /^\`\`\`/d; p }"; }
+# recipe LANGUAGE: prints the code block in this language of the guide about encrypted tokens.
+recipe() { sed -n '/^## Encrypted credentials/,/^## The sandbox/p' packaging/docs/systemd.md | sed -n "/^\`\`\`$1\$/,/^\`\`\`\$/ { /^\`\`\`/d; p }"; }
 
 # Runs that recipe as root, with the token from a file instead of a prompt.
 encrypts() {
@@ -262,7 +262,7 @@ secret /root/token
 drop_in credential 'LoadCredential=runner-registration-token:/root/token'
 check 'LoadCredential= with a path provides the token'             start_registers
 check 'and a stop unregisters again'                               stop_unregisters
-check 'the commands of README.md encrypt the token'                encrypts
+check 'the commands of the guide encrypt the token'                encrypts
 inside rm /root/token
 drop_in credential "$(recipe ini | sed '/^#/d; /^\[/d')"
 check 'LoadCredentialEncrypted= provides the token'                start_registers

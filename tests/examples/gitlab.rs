@@ -65,12 +65,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     for path in &arguments.project {
         gitlab.add_project(path);
     }
+    let mut created = Vec::new();
     for number in 1..=arguments.runners {
-        gitlab.add_runner(NewRunner::instance().description(format!("runner {number}")).tags(["linux", "docker"]));
+        let runner = NewRunner::instance().description(format!("runner {number}")).tags(["linux", "docker"]);
+        created.push(gitlab.add_runner(runner));
     }
     println!("GitLab {} at {}", gitlab.version(), gitlab.url());
     println!("registration token: {}", gitlab.instance_registration_token());
     println!("access token: {access_token}");
+    if let Some((id, token)) = created.first() {
+        println!("token of runner {id}: {token}");
+    }
     std::io::stdout().flush()?;
     loop {
         std::thread::park();

@@ -2,6 +2,8 @@
 
 mod addresses;
 mod beside_daemon;
+mod check;
+mod entry_keys;
 mod file_remedies;
 mod first_api;
 mod fleet;

@@ -9,6 +9,7 @@ mod ends;
 mod lives;
 mod machine;
 mod once;
+mod reload;
 mod secrets;
 mod service;
 mod status_command;

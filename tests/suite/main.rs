@@ -4,7 +4,7 @@
 //! - [`daemon`]: the daemon as a process.
 //! - [`secrets`]: no token leaks into output, files or the process.
 //! - [`adversarial`]: servers with broken and malicious responses.
-//! - [`readme`]: README.md agrees with the code.
+//! - [`pages`]: README.md and the pages of packaging/docs agree with the code.
 //! - [`documents`]: GitLab's documents of the Runners API.
 //! - [`units`]: the units of systemd.
 //!
@@ -21,7 +21,7 @@ mod adversarial;
 mod cli;
 mod daemon;
 mod documents;
-mod readme;
+mod pages;
 mod secrets;
 mod units;
 

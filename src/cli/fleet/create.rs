@@ -9,7 +9,7 @@ use super::session::FleetSession;
 use super::token_file::TokenFile;
 use crate::cli::arguments::EntryArguments;
 use crate::cli::context::Context;
-use crate::cli::register::draft::{given, take_entry, with_environment};
+use crate::cli::register::draft::{given, take_entry};
 use crate::cli::register::{self, RegisterMode};
 use crate::cli::text::expiry_text;
 use crate::cli::{Error, Exit};
@@ -102,7 +102,8 @@ pub(super) async fn enroll(
     };
     draft.set_flags(flags, &context.environment);
     take_entry(&mut draft, entry, &context.environment);
-    let draft = with_environment(draft, &context.environment);
+    let mut draft = draft.or(Draft::of_environment(&context.environment));
+    draft.allows_unknown |= arguments.force;
     let is_named = draft.name.is_some();
     let FleetSession { wait, interrupt, .. } = session;
     register::enroll(context, draft, is_named, RegisterMode::waiting(wait, arguments.force), interrupt).await

@@ -6,7 +6,7 @@ use crate::cli::Error;
 use crate::cli::arguments::{Api, EntryArguments, RegisterArguments, SecretArgument};
 use crate::cli::selection::file_source;
 use crate::secret::Source;
-use crate::settings::{Draft, DraftFlags, Environment, Place, Placed, parse_boolean, split_list};
+use crate::settings::{Draft, DraftFlags, Environment, Place, Placed, split_list};
 
 /// Merges flags and environment; a flag wins.
 ///
@@ -46,14 +46,7 @@ pub(super) fn draft(arguments: RegisterArguments, environment: &Environment) -> 
     };
     draft.set_flags(flags, environment);
     take_entry(&mut draft, arguments.entry, environment);
-    Ok(with_environment(draft, environment))
-}
-
-/// Adds the variables that gitlab-runner's `register` defines; the draft wins.
-pub(in crate::cli) fn with_environment(draft: Draft, environment: &Environment) -> Draft {
-    let mut variables = Draft::of_environment(environment);
-    take_settings(&mut variables, environment);
-    draft.or(variables)
+    Ok(draft.or(Draft::of_environment(environment)))
 }
 
 /// Takes a secret from one of two flags.
@@ -105,27 +98,9 @@ pub(in crate::cli) fn take_entry(draft: &mut Draft, entry: EntryArguments, envir
         "job_status_final_update_retry_limit",
         entry.job_status_final_update_retry_limit.map(number),
     );
+    entry.keys.add_to(draft);
+    draft.allows_unknown |= entry.allow_unknown;
     draft.settings.extend(entry.set.into_iter().map(|setting| Placed::new(setting, Place::Flag("--set"))));
-}
-
-/// Takes the variables for further keys of the entry.
-fn take_settings(draft: &mut Draft, environment: &Environment) {
-    let number = |text: &str| {
-        let number = text.trim().parse::<u32>();
-        number.map(|number| number.to_string()).map_err(|_| format!("`{text}` is not a non-negative integer"))
-    };
-    let boolean = |text: &str| parse_boolean(text).map(|is| is.to_string());
-    let mut take = |variable: &'static str, key: &str, parse: &dyn Fn(&str) -> Result<String, String>| {
-        let Some(text) = environment.text(variable) else { return };
-        let place = Place::Variable(variable);
-        match parse(&text) {
-            Ok(value) => draft.settings.push(Placed::new((key.to_owned(), value), place)),
-            Err(message) => draft.add_diagnostic(&place, message),
-        }
-    };
-    take("RUNNER_STRICT_CHECK_INTERVAL", "strict_check_interval", &boolean);
-    take("RUNNER_UNHEALTHY_REQUESTS_LIMIT", "unhealthy_requests_limit", &number);
-    take("RUNNER_JOB_STATUS_FINAL_UPDATE_RETRY_LIMIT", "job_status_final_update_retry_limit", &number);
 }
 
 /// Attaches the flag to its value.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::cli::session::CommandSession;
 use crate::cli::{Error, Exit};
 use crate::engine::{Enrolled, Inventory, ManagedRunner, Related, Relation, relate, taken_keys};
+use crate::model::Origin;
 use crate::ops::{Enrollment, RegistrationSource, Runner};
 use crate::secret::Token;
 use crate::store::{Entry, Record, Snapshot};
@@ -107,7 +108,10 @@ impl Found<'_> {
     /// The record of a runner that was made from this given token and has another one since.
     fn of_given_token<'r>(&self, records: &'r [Record]) -> Option<&'r Record> {
         let is_made_of = |record: &&Record| {
-            record.url == self.enrollment.site.url && record.credential.is_some() && record.has_seed(&self.seed)
+            record.url == self.enrollment.site.url
+                && record.origin == Origin::Given
+                && record.credential.is_some()
+                && record.has_seed(&self.seed)
         };
         records.iter().find(is_made_of).filter(|_| self.is_given())
     }

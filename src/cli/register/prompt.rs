@@ -10,22 +10,74 @@ use crate::cli::Error;
 use crate::cli::interrupt::Interrupt;
 use crate::model::ServerUrl;
 use crate::secret::{Source, Token};
-use crate::settings::{Draft, Place, Placed, split_list};
+use crate::settings::{Draft, EXECUTORS, Place, Placed, split_list, unknown_executor};
 
-/// The executors of gitlab-runner, in the order of its prompt.
-const EXECUTORS: [&str; 11] = [
-    "custom",
-    "ssh",
-    "parallels",
-    "docker-windows",
-    "docker+machine",
-    "docker-autoscaler",
-    "shell",
-    "virtualbox",
-    "docker",
-    "kubernetes",
-    "instance",
-];
+/// A question about a key of the entry, as gitlab-runner asks it.
+struct EntryQuestion {
+    path: &'static str,
+    text: &'static str,
+    answer: AnswerKind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AnswerKind {
+    Required,
+    Optional,
+    /// Optional, and not shown.
+    Secret,
+}
+
+const IMAGE: EntryQuestion = EntryQuestion {
+    path: "docker.image",
+    text: "Enter the default Docker image (for example, ruby:3.3):",
+    answer: AnswerKind::Required,
+};
+const SSH_HOST: EntryQuestion = EntryQuestion {
+    path: "ssh.host",
+    text: "Enter the SSH server address (for example, my.server.com):",
+    answer: AnswerKind::Required,
+};
+const SSH_PORT: EntryQuestion = EntryQuestion {
+    path: "ssh.port",
+    text: "Enter the SSH server port (for example, 22):",
+    answer: AnswerKind::Optional,
+};
+const SSH_USER: EntryQuestion =
+    EntryQuestion { path: "ssh.user", text: "Enter the SSH user (for example, root):", answer: AnswerKind::Required };
+const SSH_PASSWORD: EntryQuestion = EntryQuestion {
+    path: "ssh.password",
+    text: "Enter the SSH password (empty for an identity file):",
+    answer: AnswerKind::Secret,
+};
+const SSH_IDENTITY_FILE: EntryQuestion = EntryQuestion {
+    path: "ssh.identity_file",
+    text: "Enter the path to the SSH identity file (for example, /home/user/.ssh/id_rsa):",
+    answer: AnswerKind::Optional,
+};
+const PARALLELS_VM: EntryQuestion = EntryQuestion {
+    path: "parallels.base_name",
+    text: "Enter the Parallels VM (for example, my-vm):",
+    answer: AnswerKind::Required,
+};
+const VIRTUALBOX_VM: EntryQuestion = EntryQuestion {
+    path: "virtualbox.base_name",
+    text: "Enter the VirtualBox VM (for example, my-vm):",
+    answer: AnswerKind::Required,
+};
+
+/// The questions about an executor, in gitlab-runner's order.
+fn questions_of(executor: &str) -> &'static [EntryQuestion] {
+    match executor {
+        "docker" | "docker+machine" | "docker-autoscaler" | "docker-windows" => &[IMAGE],
+        "ssh" => &[SSH_HOST, SSH_PORT, SSH_USER, SSH_PASSWORD, SSH_IDENTITY_FILE],
+        "parallels" => &[PARALLELS_VM, SSH_HOST, SSH_PORT],
+        "virtualbox" => &[VIRTUALBOX_VM, SSH_USER, SSH_PASSWORD, SSH_IDENTITY_FILE],
+        _ => &[],
+    }
+}
+
+/// The place of an answer.
+const PROMPT: Place = Place::Flag("the prompt");
 
 /// Asks questions and reads answers.
 pub(super) trait Terminal {
@@ -133,12 +185,35 @@ fn ask(mut draft: Draft, hostname: &str, terminal: &mut impl Terminal) -> io::Re
         let question = format!("Enter an executor: {} (empty for a runner of your own):", EXECUTORS.join(", "));
         let executor = valid(terminal, &question, |text| match text {
             "" => Ok(None),
-            known if EXECUTORS.contains(&known) => Ok(Some(known.to_owned())),
-            other => Err(format!("unknown executor `{other}`")),
+            name => unknown_executor(name).map_or_else(|| Ok(Some(name.to_owned())), Err),
         })?;
         draft.executor = executor.map(typed);
     }
+    if draft.template.is_none() {
+        ask_about_executor(&mut draft, terminal)?;
+    }
     Ok(draft)
+}
+
+/// Asks for the keys that an executor needs and that no flag or variable gives.
+fn ask_about_executor(draft: &mut Draft, terminal: &mut impl Terminal) -> io::Result<()> {
+    let executor = draft.executor.as_ref().map(|executor| executor.value.clone()).unwrap_or_default();
+    let can_log_in = draft.has_entry_key("ssh.password") || draft.has_entry_key("ssh.identity_file");
+    for question in questions_of(&executor) {
+        let is_answered = question.answer != AnswerKind::Required && can_log_in && question.path != "ssh.port";
+        if is_answered || draft.has_entry_key(question.path) {
+            continue;
+        }
+        let answer = match question.answer {
+            AnswerKind::Required => required(terminal, question.text, None)?,
+            AnswerKind::Optional => terminal.line(question.text)?,
+            AnswerKind::Secret => terminal.secret(question.text)?,
+        };
+        if !answer.is_empty() {
+            draft.add_entry_answer(question.path, answer, PROMPT);
+        }
+    }
+    Ok(())
 }
 
 fn ask_token(terminal: &mut impl Terminal) -> io::Result<Source> {
@@ -181,7 +256,7 @@ fn valid<T>(terminal: &mut impl Terminal, question: &str, check: impl Fn(&str) -
 }
 
 fn typed<T>(value: T) -> Placed<T> {
-    Placed::new(value, Place::Flag("the prompt"))
+    Placed::new(value, PROMPT)
 }
 
 #[cfg(test)]
@@ -220,11 +295,23 @@ mod tests {
 
     #[test]
     fn a_registration_token_asks_the_official_questions() {
-        let mut script = script(&["gitlab", "https://gitlab.example.com", "GR13", "", "a, b", "", "dcoker", "docker"]);
+        let mut script = script(&[
+            "gitlab",
+            "https://gitlab.example.com",
+            "GR13",
+            "",
+            "a, b",
+            "",
+            "dcoker",
+            "docker",
+            "",
+            "ruby:3.3",
+        ]);
         let draft = ask(empty(), "host-1", &mut script).unwrap();
         assert_eq!(draft.name.unwrap().value, "host-1");
         assert_eq!(draft.tag_list.unwrap().value, ["a", "b"]);
         assert_eq!(draft.executor.unwrap().value, "docker");
+        assert_eq!(draft.settings[0].value, ("docker.image".to_owned(), "\"ruby:3.3\"".to_owned()));
         insta::assert_snapshot!(script.heard.join("\n"), @r"
         Enter the GitLab instance URL (for example, https://gitlab.com/):
         ! not a URL (relative URL without a base), expected something like https://gitlab.example.com
@@ -235,8 +322,10 @@ mod tests {
         Enter tags for the runner (comma-separated):
         Enter optional maintenance note for the runner:
         Enter an executor: custom, ssh, parallels, docker-windows, docker+machine, docker-autoscaler, shell, virtualbox, docker, kubernetes, instance (empty for a runner of your own):
-        ! unknown executor `dcoker`
+        ! unknown executor `dcoker`: did you mean `docker`?
         Enter an executor: custom, ssh, parallels, docker-windows, docker+machine, docker-autoscaler, shell, virtualbox, docker, kubernetes, instance (empty for a runner of your own):
+        Enter the default Docker image (for example, ruby:3.3):
+        Enter the default Docker image (for example, ruby:3.3):
         ");
     }
 
@@ -260,6 +349,30 @@ mod tests {
         let mut script = script(&[]);
         ask(draft, "host-1", &mut script).unwrap();
         assert!(script.heard.is_empty());
+    }
+
+    #[test]
+    fn an_executor_with_machines_asks_how_to_reach_them() {
+        let mut draft = empty();
+        draft.url = Some(typed(Some("https://gitlab.example.com".to_owned())));
+        draft.name = Some(typed("a".to_owned()));
+        draft.executor = Some(typed("ssh".to_owned()));
+        let mut script = script(&["glrt-abc", "vm.example.com", "", "me", "secret", ""]);
+        let draft = ask(draft, "", &mut script).unwrap();
+        let settings: Vec<_> = draft.settings.iter().map(|setting| setting.value.0.as_str()).collect();
+        assert_eq!(settings, ["ssh.host", "ssh.user", "ssh.password"]);
+        assert!(script.heard.contains(&"(hidden) Enter the SSH password (empty for an identity file):".to_owned()));
+    }
+
+    #[test]
+    fn flags_answer_the_questions_about_the_executor() {
+        let mut draft = empty();
+        draft.executor = Some(typed("ssh".to_owned()));
+        for (path, value) in [("ssh.host", "h"), ("ssh.port", "2222"), ("ssh.user", "me"), ("ssh.identity_file", "/k")]
+        {
+            draft.add_entry_answer(path, value.to_owned(), PROMPT);
+        }
+        ask_about_executor(&mut draft, &mut script(&[])).unwrap();
     }
 
     #[test]

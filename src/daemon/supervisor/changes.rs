@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::super::SettingsResult;
 use super::super::config_change::ConfigChange;
 use super::super::store_watch::StoreEvent;
 use super::super::worker::{FileState, RunnerCommand, Secrets, UnregisteredElsewhere};
@@ -19,10 +20,11 @@ use crate::store::{Difference, EntrySelector};
 
 impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     /// New settings on request: every runner is looked at again.
-    pub(super) fn reload(&mut self, config: Option<Config>, asked_at: Instant) {
+    pub(super) fn reload(&mut self, config: SettingsResult, asked_at: Instant) {
         self.reload = ReloadStage::Inventory;
         forget_late_reads();
-        if let Some(config) = config {
+        self.shared.registry.report_settings(config.as_ref().err());
+        if let Ok(config) = config {
             self.take_settings(config);
         }
         self.shared.engine.ops.forget_tls();
@@ -32,16 +34,17 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     }
 
     /// Settings after one of their files changed: agent.toml, or a token file.
-    pub(super) fn settings_changed(&mut self, config: Option<Config>) {
+    pub(super) fn settings_changed(&mut self, config: SettingsResult) {
         forget_late_reads();
+        self.shared.registry.report_settings(config.as_ref().err());
         match config {
-            Some(config) if config != *self.config => {
+            Ok(config) if config != *self.config => {
                 self.take_settings(config);
                 self.config_changed(FileState::Changing, UnregisteredElsewhere::LeaveAlone);
                 tracing::info!("agent.toml has changed: its settings are in force");
             }
-            Some(_) => self.hand_out_secrets(),
-            None => {}
+            Ok(_) => self.hand_out_secrets(),
+            Err(_) => {}
         }
     }
 

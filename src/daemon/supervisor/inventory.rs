@@ -43,6 +43,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             Some(Ok((inventory, snapshot))) => {
                 let unregistered = self.missed_inventory.take().unwrap_or(UnregisteredElsewhere::LeaveAlone);
                 self.unreadable = None;
+                self.shared.registry.report_config(None);
                 self.replays = false;
                 self.retry_at = inventory.is_awaited.then(|| Instant::now() + INVENTORY_RETRY);
                 self.serve_new(unregistered, inventory, &snapshot);
@@ -57,6 +58,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                         "config.toml has changed and cannot be read: keeping the last known state"
                     );
                 }
+                self.shared.registry.report_config(Some(&text));
                 self.unreadable = Some(text);
                 self.retry_at = Some(Instant::now() + INVENTORY_RETRY);
             }
@@ -66,6 +68,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         if self.reload == ReloadStage::Inventory {
             self.reload = ReloadStage::Done;
             tracing::info!("reloaded");
+            self.shared.registry.finish_reload();
             self.enter(Phase::Serving);
         }
     }

@@ -348,7 +348,7 @@ impl Player {
             registry: StatusRegistry::default(),
             counters: self.counters.clone(),
             request_timeout: Duration::from_secs(60),
-            reload: Box::new(move || Box::pin(ready(Some(world.state().config.clone())))),
+            reload: Box::new(move || Box::pin(ready(Ok(world.state().config.clone())))),
         };
         let config = self.world.state().config.clone();
         let task = tokio::task::spawn_local(async move {

@@ -1,4 +1,4 @@
-//! What the agent has to go on with: nothing that the README promises is lost by the defence.
+//! What the agent has to go on with: nothing that the documentation promises is lost by the defence.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};

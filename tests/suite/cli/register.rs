@@ -193,6 +193,7 @@ fn official_variables_apply_and_flags_override_them() {
         ("REGISTER_PAUSED", "true"),
         ("REGISTER_MAINTENANCE_NOTE", "a note"),
         ("RUNNER_EXECUTOR", "docker"),
+        ("DOCKER_IMAGE", "alpine"),
         ("RUNNER_SHELL", "bash"),
         ("RUNNER_LIMIT", "2"),
         ("RUNNER_REQUEST_CONCURRENCY", "3"),

@@ -1,6 +1,6 @@
 //! Tokens in the wrong place.
 
-use fake_gitlab::{Endpoint, NewRunner};
+use fake_gitlab::{Endpoint, Gitlab, NewRunner};
 use test_support::{Output, Sandbox};
 
 /// The end of every token here, which no output may show.
@@ -93,4 +93,17 @@ fn created_runners_token_is_taken_as_a_registration_token() {
     sandbox.run(&args).exits(0);
     let again = sandbox.run(&args);
     assert!(again.exits(0).stdout.contains("registered already"), "{again:?}");
+}
+
+#[test]
+fn registration_token_given_as_a_runners_token_is_not_the_runner_that_it_registered() {
+    let sandbox = super::sandbox_with(Gitlab::builder().registration_token("a-registration-token-of-ones-own"));
+    sandbox.write("secret", "a-registration-token-of-ones-own");
+    let secret = sandbox.path("secret").display().to_string();
+    let url = sandbox.gitlab.url();
+    sandbox.run(&["register", "-n", "--name", "a", "--url", &url, "--registration-token-file", &secret]).exits(0);
+    let done = sandbox.run(&["register", "-n", "--name", "b", "--url", &url, "--token-file", &secret]);
+    done.exits(3).says("runner `b`");
+    assert!(!done.stdout.contains("registered already"), "{done:?}");
+    assert!(!sandbox.config().contains("\"b\""));
 }

@@ -43,7 +43,10 @@ fn a_wrong_clock_is_said_once_for_all_runners_of_a_server() {
     let shown = format!("server 127.0.0.1: {skew}");
     sandbox.wait("the status", |sandbox| sandbox.run(&["status"]).stdout.contains(&shown));
     let rows = sandbox.run(&["status", "--output", "json"]).runners();
-    assert!(rows.iter().any(|row| row["clock_skew_seconds"].as_i64().is_some_and(|seconds| seconds > 62_000_000)), "{rows:?}");
+    assert!(
+        rows.iter().any(|row| row["clock_skew_seconds"].as_i64().is_some_and(|seconds| seconds > 62_000_000)),
+        "{rows:?}"
+    );
     sandbox.gitlab.set_clock_skew(SignedDuration::ZERO);
     daemon.signal(Signal::HUP);
     sandbox.wait("the end of the skew", |_| daemon.log().contains("clock agrees with the server's again"));

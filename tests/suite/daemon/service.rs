@@ -82,9 +82,10 @@ fn release_profile_unwinds() {
 const WATCHDOG: Duration = Duration::from_secs(1);
 
 /// A service manager that only receives notifications.
-struct Manager(UnixDatagram);
+pub(super) struct Manager(UnixDatagram);
 
-fn serviced(sandbox: &Sandbox) -> (Manager, Process) {
+/// Starts the daemon as a service.
+pub(super) fn serviced(sandbox: &Sandbox) -> (Manager, Process) {
     let socket = sandbox.path("notify");
     let manager = UnixDatagram::bind(&socket).unwrap();
     manager.set_nonblocking(true).unwrap();
@@ -95,11 +96,12 @@ fn serviced(sandbox: &Sandbox) -> (Manager, Process) {
 
 impl Manager {
     /// Waits for a message with this line and discards all earlier ones.
-    fn wait_for(&self, line: &str) -> String {
+    pub(super) fn wait_for(&self, line: &str) -> String {
         self.wait_until(line, |candidate| candidate == line)
     }
 
-    fn wait_for_status(&self, beginning: &str) -> String {
+    /// Waits for a status that begins so, and discards all earlier messages.
+    pub(super) fn wait_for_status(&self, beginning: &str) -> String {
         self.wait_until(beginning, |line| {
             line.strip_prefix("STATUS=").is_some_and(|status| status.starts_with(beginning))
         })

@@ -32,7 +32,7 @@ fn request(method: &str, path: &str) -> String {
 }
 
 /// The value of a series; `None` if the series is missing.
-fn value(socket: &Path, series: &str) -> Option<f64> {
+pub(super) fn value(socket: &Path, series: &str) -> Option<f64> {
     let (_, text) = get(socket, "/metrics");
     let line = text.lines().find_map(|line| line.strip_prefix(series))?.trim().to_owned();
     Some(line.parse().unwrap())

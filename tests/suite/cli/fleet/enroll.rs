@@ -33,6 +33,7 @@ fn enroll_reads_the_official_variables() {
         ("RUNNER_NAME", "by-variable"),
         ("RUNNER_TAG_LIST", "a,b"),
         ("RUNNER_EXECUTOR", "docker"),
+        ("DOCKER_IMAGE", "alpine"),
     ];
     site.fleet_with(&["create", "--enroll", "--instance", "--tag-list", "c"], &variables).exits(0);
     let runner = &site.gitlab().runners()[0];

@@ -1,4 +1,4 @@
-//! A sandbox for README's commands: a GitLab, and the files that README uses.
+//! A sandbox for the commands of README.md and the pages: a GitLab, and the files that they use.
 
 use std::fs;
 use std::path::Path;
@@ -10,23 +10,26 @@ use test_support::{PATIENCE, Process, Sandbox};
 
 use crate::BINARY;
 
-/// The instance in README.
+/// The instance in the pages.
 const EXAMPLE: &str = "https://gitlab.example.com";
 
-/// README's directory of settings and tokens.
+/// The directory of settings and tokens.
 const ETC: &str = "/etc/runner-agent";
 
-/// README's state directory.
+/// The state directory in the pages.
 const STATE: &str = "/var/lib/runner-agent";
 
-/// The life of a token in README's outputs.
+/// The life of a token in the outputs of the pages.
 const TOKEN_LIFE: &str = "30d";
 
-/// Runs README's commands.
-pub(crate) struct ReadmeSandbox(Sandbox);
+/// What needs root in the pages: the sandbox has its own user, and a daemon without systemd.
+const AS_ROOT: &str = "sudo() { \"$@\"; }; systemctl() { :; }";
 
-impl ReadmeSandbox {
-    /// Starts a GitLab, and writes the token files that README uses.
+/// Runs the commands of pages.
+pub(crate) struct PagesSandbox(Sandbox);
+
+impl PagesSandbox {
+    /// Starts a GitLab, and writes the token files that the pages use.
     pub(crate) fn new() -> Self {
         let sandbox = Self(Sandbox::new(BINARY, Gitlab::builder().token_life(TOKEN_LIFE)));
         let (_, created) = sandbox.0.gitlab.add_runner(NewRunner::instance());
@@ -37,14 +40,14 @@ impl ReadmeSandbox {
         sandbox
     }
 
-    /// Writes a file at a path of README.
+    /// Writes a file at a path of a page.
     pub(crate) fn write(&self, path: &str, content: &str) {
         let path = self.real(path);
-        let name = Path::new(&path).strip_prefix(self.0.root()).unwrap_or_else(|_| panic!("README writes to {path}"));
+        let name = Path::new(&path).strip_prefix(self.0.root()).unwrap_or_else(|_| panic!("a page writes to {path}"));
         self.0.write(name.to_str().unwrap(), &self.real(content));
     }
 
-    /// Runs commands that must succeed, and returns their stdout with README's addresses.
+    /// Runs commands that must succeed, and returns their stdout with the addresses of the pages.
     #[track_caller]
     pub(crate) fn run(&self, commands: &str) -> String {
         let output = Process::start(self.shell(&self.real(commands))).end();
@@ -71,13 +74,13 @@ impl ReadmeSandbox {
     }
 
     fn shell(&self, script: &str) -> Command {
-        let mut shell = self.0.shell(&format!("set -eu\n{script}"), &[]);
+        let mut shell = self.0.shell(&format!("set -eu\n{AS_ROOT}\n{script}"), &[]);
         shell.env("PATH", format!("{}:/usr/bin:/bin", Path::new(BINARY).parent().unwrap().display()));
         shell.env("RUNNER_AGENT_CONFIG", self.0.path("etc/agent.toml"));
         shell
     }
 
-    /// README's text with the addresses of this sandbox.
+    /// A page's text with the addresses of this sandbox.
     fn real(&self, text: &str) -> String {
         text.replace(EXAMPLE, &self.0.gitlab.url()).replace(ETC, &self.0.path("etc").display().to_string())
     }
@@ -90,10 +93,10 @@ struct Daemon<'a> {
 }
 
 impl<'a> Daemon<'a> {
-    fn start(readme: &'a ReadmeSandbox, command: &str) -> Self {
-        let command = readme.real(command.trim_end());
-        let shell = Process::start(readme.shell(&format!("{command} &\necho $! > daemon.pid\nwait $!")));
-        Self { sandbox: &readme.0, shell: Some(shell) }
+    fn start(pages: &'a PagesSandbox, command: &str) -> Self {
+        let command = pages.real(command.trim_end());
+        let shell = Process::start(pages.shell(&format!("{command} &\necho $! > daemon.pid\nwait $!")));
+        Self { sandbox: &pages.0, shell: Some(shell) }
     }
 
     fn log(&self) -> String {

@@ -1,0 +1,86 @@
+//! The runners of the settings and of config.toml: their TLS files, their proxies, and what belongs to what.
+
+use std::path::PathBuf;
+
+use super::Finding;
+use crate::engine::{self, inventory};
+use crate::error_chain::chain;
+use crate::gitlab::{Client, Endpoint};
+use crate::model::Site;
+use crate::ops::RegistrationSource;
+use crate::settings::{Paths, Settings};
+use crate::store::{Record, Snapshot};
+
+/// A server as a runner or an enrollment names it, and where.
+struct NamedSite {
+    endpoint: Endpoint,
+    site: Site,
+    file: PathBuf,
+    line: Option<usize>,
+}
+
+/// Reads the TLS files of each server, and the address of its proxy. Connects to nothing.
+pub(super) async fn check_files(
+    settings: &Settings,
+    snapshot: Option<&Snapshot>,
+    paths: &Paths,
+    findings: &mut Vec<Finding>,
+) {
+    let client = Client::new(settings.gitlab.clone());
+    let mut known: Vec<NamedSite> = Vec::new();
+    for named in sites(settings, snapshot, paths) {
+        if known.iter().any(|other| other.endpoint == named.endpoint && other.site == named.site) {
+            continue;
+        }
+        if let Err(error) = client.check_files(named.endpoint, &named.site).await {
+            let finding = Finding::error(&chain(&error)).with_remedy(error.hint());
+            findings.push(match named.line {
+                Some(line) => finding.in_line(&named.file, line),
+                None => finding.in_file(&named.file),
+            });
+        }
+        known.push(named);
+    }
+}
+
+fn sites(settings: &Settings, snapshot: Option<&Snapshot>, paths: &Paths) -> Vec<NamedSite> {
+    let in_settings = |endpoint, site| NamedSite { endpoint, site, file: paths.agent_config.clone(), line: None };
+    let of_enrollments = settings.engine.enrollments.iter().map(|enrollment| match &enrollment.source {
+        RegistrationSource::Registration(_) | RegistrationSource::V1(_) => {
+            in_settings(Endpoint::Register, enrollment.site.clone())
+        }
+        RegistrationSource::Given(_) => in_settings(Endpoint::Verify, enrollment.site.clone()),
+        RegistrationSource::Created(creation) => {
+            let site = Site { url: enrollment.site.url.clone(), tls: creation.tls.clone() };
+            in_settings(Endpoint::Create, site)
+        }
+    });
+    let of_servers = settings
+        .engine
+        .servers
+        .iter()
+        .map(|server| in_settings(Endpoint::ResetById, Site { url: server.url.clone(), tls: server.tls.clone() }));
+    let entries = snapshot.map(|snapshot| &snapshot.entries[..]).unwrap_or_default();
+    let of_entries = entries.iter().filter_map(|entry| {
+        let (site, _) = entry.access().ok()?;
+        Some(NamedSite { endpoint: Endpoint::Verify, site, file: paths.config.clone(), line: Some(entry.line) })
+    });
+    of_entries.chain(of_enrollments).chain(of_servers).collect()
+}
+
+/// Reports what the inventory of runners finds: enrollments and entries that do not go together.
+pub(super) async fn check_inventory(
+    config: &engine::Config,
+    records: Vec<Record>,
+    snapshot: &Snapshot,
+    paths: &Paths,
+    findings: &mut Vec<Finding>,
+) {
+    let inventory = inventory(config, records, snapshot).await;
+    let errors = inventory.errors.iter().map(|error| Finding::error(error));
+    // The problems of an entry are reported with its line.
+    let problems: Vec<_> = snapshot.entries.iter().flat_map(|entry| &entry.problems).map(ToString::to_string).collect();
+    let is_new = |warning: &&String| !problems.iter().any(|problem| warning.ends_with(problem.as_str()));
+    let warnings = inventory.warnings.iter().filter(is_new).map(|warning| Finding::warning(warning));
+    findings.extend(errors.chain(warnings).map(|finding| finding.in_file(&paths.config)));
+}
