@@ -52,11 +52,14 @@ use error::Error;
 use interrupt::Interrupt;
 use report::Reporter;
 
+use crate::error_chain::chain;
 use crate::files::{ReadLimit, limit_reads};
 use crate::host::note_container;
 use crate::log::{LogConfig, LogFormat, LogLevel, is_stderr_journal, log_panics, start_log};
+use crate::secret::without_tokens;
 use crate::settings::{Environment, Start};
 use crate::signals::{Signals, has_any_arrived};
+use crate::systemd::{is_service, notify_last_status};
 
 /// Runs the command of the command line and returns its exit code. May execute the program again first.
 pub fn run(start: io::Result<Start>, signals: io::Result<Signals>, core_dumps: io::Result<()>) -> Exit {
@@ -71,8 +74,23 @@ pub fn run(start: io::Result<Start>, signals: io::Result<Signals>, core_dumps: i
     };
     let reporter = Reporter::new(arguments.global.output);
     let secrecy = Secrecy { core_dumps, handover: handover::hand_over(&start, &arguments) };
-    let exit = perform(arguments, start.environment, signals, secrecy, &reporter);
-    reporter.end(exit.unwrap_or_else(|error| reporter.failed(&error)))
+    let is_daemon = matches!(arguments.command, Command::Run(RunArguments { dry_run: false, .. }));
+    let ended = perform(arguments, start.environment, signals, secrecy, &reporter);
+    let cause = ended.as_ref().err().map(|error| chain(error));
+    let exit = reporter.end(ended.unwrap_or_else(|error| reporter.failed(&error)));
+    if is_daemon && is_service() {
+        say_end(exit, cause.as_deref());
+    }
+    exit
+}
+
+/// Says what the exit code of a service means, which systemd shows by a name of its own.
+fn say_end(exit: Exit, cause: Option<&str>) {
+    let Some(name) = exit.misleading_name() else { return };
+    let (code, meaning) = (exit as u8, exit.meaning());
+    tracing::error!(code, "ending: {meaning}; systemd shows this code as {name}, which is not meant");
+    let cause = cause.map(|cause| format!(": {}", without_tokens(cause)));
+    notify_last_status(&format!("ended, {meaning} (exit code {code}, not {name}){}", cause.unwrap_or_default()));
 }
 
 /// Results of protecting secrets, from before the log was started.

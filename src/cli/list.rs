@@ -210,6 +210,7 @@ mod tests {
             at_stop: None,
             action: None,
             error: None,
+            clock_skew_seconds: None,
             sharing: None,
         };
         let runners = [

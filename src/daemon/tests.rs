@@ -2,6 +2,7 @@
 
 mod sharing;
 
+use std::cell::RefCell;
 use std::future::ready;
 use std::time::Duration;
 
@@ -44,6 +45,7 @@ impl DaemonFixture {
                 ops: Ops::new(self.server.clone(), self.disk.clone(), identity()),
                 clock: self.clock.clone(),
                 chance: || Fraction::ZERO,
+                skews: RefCell::default(),
             },
             watch: None,
             request_timeout: secs(30),

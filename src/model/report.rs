@@ -87,6 +87,9 @@ pub struct RunnerReport {
     /// Why it failed, needs a human or is in an unexpected state, in one sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Server time minus this machine's in seconds; absent while the clocks agree, and outside the daemon.
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
+    pub clock_skew_seconds: Option<i64>,
     /// How it is shared with other machines; absent if it is not.
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub sharing: Option<Box<SharingReport>>,
