@@ -18,6 +18,7 @@ mod health;
 mod interrupt;
 mod list;
 mod manual;
+mod misdirected;
 mod outcome;
 mod plan;
 mod progress;
@@ -34,6 +35,7 @@ mod table;
 mod text;
 mod unregister;
 mod verify;
+mod version;
 
 use std::io;
 
@@ -61,9 +63,13 @@ pub fn run(start: io::Result<Start>, signals: io::Result<Signals>, core_dumps: i
         Ok(start) => start,
         Err(error) => return Reporter::new(Output::default()).failed(&Error::System(error)),
     };
-    let arguments = match Arguments::try_parse_from(&start.launch.arguments) {
+    let arguments = match Arguments::try_parse_from(misdirected::with_help_flag(&start.launch.arguments)) {
         Ok(arguments) => arguments,
-        Err(error) => return report::usage(&error),
+        Err(error) => {
+            let explained = misdirected::explained(&error);
+            return explained
+                .map_or_else(|| report::usage(&error), |error| Reporter::new(Output::default()).failed(&error));
+        }
     };
     let reporter = Reporter::new(arguments.global.output);
     let secrecy = Secrecy { core_dumps, handover: handover::hand_over(&start, &arguments) };
@@ -124,6 +130,7 @@ fn work(command: Command, context: &Context<'_>, runtime: &Runtime, signals: Sig
         Command::List => runtime.block_on(until_signal(signals, list::list(context))),
         Command::Status(arguments) => runtime.block_on(status::status(context, &arguments, signals)),
         Command::Health(arguments) => Ok(runtime.block_on(health::health(context, &arguments))),
+        Command::Version => Ok(version::version(reporter)),
         Command::Completions(arguments) => Ok(completions::completions(reporter, &arguments)),
         Command::Manual(arguments) => manual::manual(&arguments),
         Command::Register(arguments) => {

@@ -113,7 +113,8 @@ async fn show_runners(context: &Context<'_>, daemon: &StatusClient) -> Result<()
         hint: Some("restart the daemon if its version differs from this command's".to_owned()),
     })?;
     let now = context.now();
-    context.reporter.runners(report.runners.iter(), || text(&report.runners, now));
+    let runners: Vec<_> = report.runners.into_iter().map(|runner| runner.as_of(now)).collect();
+    context.reporter.runners(runners.iter(), || text(&runners, now));
     Ok(())
 }
 
