@@ -15,6 +15,7 @@ mod exit;
 pub mod fleet;
 mod handover;
 mod health;
+pub mod init;
 mod interrupt;
 mod list;
 mod manual;
@@ -32,6 +33,7 @@ pub mod shared;
 mod shared_entry;
 mod status;
 mod table;
+mod terminal;
 mod text;
 mod unregister;
 mod verify;
@@ -135,6 +137,9 @@ fn work(command: Command, context: &Context<'_>, runtime: &Runtime, signals: Sig
         Command::Manual(arguments) => manual::manual(&arguments),
         Command::Register(arguments) => {
             one_shot(runtime, signals, reporter, |interrupt| register::register(context, *arguments, interrupt))
+        }
+        Command::Init(arguments) => {
+            one_shot(runtime, signals, reporter, |interrupt| init::init(context, *arguments, interrupt))
         }
         Command::Verify(arguments) => {
             one_shot(runtime, signals, reporter, |interrupt| verify::verify(context, arguments, interrupt))

@@ -18,6 +18,7 @@ mod file;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod http;
+mod new_file;
 mod paths;
 mod secrets;
 mod sharing;
@@ -38,6 +39,7 @@ pub use draft::{Draft, DraftCreation, DraftFlags};
 pub use enrollment::{ENVIRONMENT_KEY, enrollment, this_program};
 pub use entry_keys::{EXECUTORS, EntryKey, Kind, unknown_executor};
 pub use http::PORT;
+pub use new_file::{NewEnrollment, NewFile, NewSource, ServedRunner, check_text, sets_nothing};
 pub use paths::{Paths, ROOT_CONFIG, instance_id, paths};
 pub use secrets::secret_variables;
 pub use sharing::check_share;

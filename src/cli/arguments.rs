@@ -15,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use super::entry_flags::EntryKeyArguments;
 pub use super::fleet::arguments::FleetArguments;
+pub use super::init::InitArguments;
 pub use super::shared::arguments::SharedArguments;
 use crate::log::{LogFormat, LogLevel};
 use crate::model::{RunnerId, ServerUrl, TlsFiles, parse_span};
@@ -107,6 +108,8 @@ pub enum Api {
 pub enum Command {
     /// Run the daemon, which keeps all runners' tokens valid
     Run(RunArguments),
+    /// Write an agent.toml
+    Init(Box<InitArguments>),
     /// Register a new or an already created runner and write its entry to config.toml
     Register(Box<RegisterArguments>),
     /// Check the tokens in config.toml with the server
@@ -602,6 +605,7 @@ impl Arguments {
             | Command::Plan(_)
             | Command::Fleet(_)
             | Command::Shared(_)
+            | Command::Init(_)
             | Command::Version
             | Command::Completions(_)
             | Command::Manual(_) => files,
@@ -626,6 +630,7 @@ impl Arguments {
             | Command::Shared(_)
             | Command::Status(_)
             | Command::Health(_)
+            | Command::Init(_)
             | Command::Version
             | Command::Completions(_)
             | Command::Manual(_) => Vec::new(),

@@ -6,6 +6,7 @@ mod entry_keys;
 mod first_api;
 mod fleet;
 mod help;
+mod init;
 mod list;
 mod plan;
 mod proxies;

@@ -6,6 +6,7 @@ fn help_texts_match_their_snapshots() {
     for command in [
         "",
         "run",
+        "init",
         "register",
         "verify",
         "rotate",
