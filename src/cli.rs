@@ -17,9 +17,11 @@ pub mod fleet;
 mod handover;
 mod health;
 mod help;
+pub mod init;
 mod interrupt;
 mod list;
 mod manual;
+mod misdirected;
 mod names;
 mod outcome;
 mod plan;
@@ -35,9 +37,11 @@ pub mod shared;
 mod shared_entry;
 mod status;
 mod table;
+mod terminal;
 mod text;
 mod unregister;
 mod verify;
+mod version;
 
 use std::io;
 
@@ -68,9 +72,13 @@ pub fn run(start: io::Result<Start>, signals: io::Result<Signals>, core_dumps: i
         Ok(start) => start,
         Err(error) => return Reporter::new(Output::default()).failed(&Error::System(error)),
     };
-    let arguments = match help::parse(&start.launch.arguments) {
+    let arguments = match help::parse(&misdirected::with_help_flag(&start.launch.arguments)) {
         Ok(arguments) => arguments,
-        Err(error) => return report::usage(&error),
+        Err(error) => {
+            let explained = misdirected::explained(&error);
+            return explained
+                .map_or_else(|| report::usage(&error), |error| Reporter::new(Output::default()).failed(&error));
+        }
     };
     let reporter = Reporter::new(arguments.global.output);
     let secrecy = Secrecy { core_dumps, handover: handover::hand_over(&start, &arguments) };
@@ -149,11 +157,15 @@ fn work(command: Command, context: &Context<'_>, runtime: &Runtime, signals: Sig
         Command::Reload(arguments) => runtime.block_on(until_signal(signals, reload::reload(context, &arguments))),
         Command::Status(arguments) => runtime.block_on(status::status(context, &arguments, signals)),
         Command::Health(arguments) => Ok(runtime.block_on(health::health(context, &arguments))),
+        Command::Version => Ok(version::version(reporter)),
         Command::Completions(arguments) => Ok(completions::completions(reporter, &arguments)),
         Command::Manual(arguments) => manual::manual(&arguments),
         Command::Names => runtime.block_on(until_signal(signals, names::names(context))),
         Command::Register(arguments) => {
             one_shot(runtime, signals, reporter, |interrupt| register::register(context, *arguments, interrupt))
+        }
+        Command::Init(arguments) => {
+            one_shot(runtime, signals, reporter, |interrupt| init::init(context, *arguments, interrupt))
         }
         Command::Verify(arguments) => {
             one_shot(runtime, signals, reporter, |interrupt| verify::verify(context, arguments, interrupt))

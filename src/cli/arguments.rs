@@ -5,6 +5,7 @@
 #![allow(rustdoc::broken_intra_doc_links, reason = "[[runners]] in help texts is no link")]
 
 use std::convert::Infallible;
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -14,10 +15,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use super::entry_flags::EntryKeyArguments;
 pub use super::fleet::arguments::FleetArguments;
+pub use super::init::InitArguments;
 pub use super::shared::arguments::SharedArguments;
 use crate::log::{LogFormat, LogLevel};
 use crate::model::{RunnerId, ServerUrl, TlsFiles, parse_span};
-use crate::secret::{Token, TokenError};
+use crate::secret::{Token, TokenClass, TokenError, without_tokens};
 use crate::settings::{Environment, Overrides, parse_boolean, parse_seconds};
 
 /// Manages the credentials of GitLab runners: registers runners, verifies their tokens, rotates them
@@ -107,6 +109,8 @@ pub enum Api {
 pub enum Command {
     /// Run the daemon, which keeps all runners' tokens valid
     Run(RunArguments),
+    /// Write an agent.toml
+    Init(Box<InitArguments>),
     /// Register a new or an already created runner and write its entry to config.toml
     Register(Box<RegisterArguments>),
     /// Check the tokens in config.toml with the server
@@ -133,6 +137,8 @@ pub enum Command {
     Fleet(Box<FleetArguments>),
     /// Show and repair the runners that machines share over a store
     Shared(Box<SharedArguments>),
+    /// Show the version, with its commit, target and features
+    Version,
     /// Print a shell completion script
     Completions(CompletionsArguments),
     /// Write man pages, for packaging
@@ -498,6 +504,9 @@ pub struct UnregisterArguments {
 #[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Selection")]
 pub struct Selection {
+    /// Select by name, as --name does
+    #[arg(value_name = "NAME", conflicts_with = "name")]
+    pub positional: Option<NameArgument>,
     /// Select by name
     #[arg(short, long, value_name = "NAME")]
     pub name: Option<String>,
@@ -515,7 +524,7 @@ pub struct Selection {
     pub token_file: Option<PathBuf>,
 }
 
-const SELECTORS: [&str; 5] = ["name", "url", "id", "token", "token_file"];
+const SELECTORS: [&str; 6] = ["positional", "name", "url", "id", "token", "token_file"];
 
 /// Prints a shell completion script.
 #[derive(Args, Debug)]
@@ -542,6 +551,39 @@ pub enum CompletionShell {
     Zsh,
     /// fish
     Fish,
+}
+
+/// A name on the command line, which can be a token by mistake.
+#[derive(Clone)]
+pub struct NameArgument(String);
+
+impl NameArgument {
+    /// The name.
+    ///
+    /// # Errors
+    /// The class of a token.
+    pub(super) fn name(&self) -> Result<&str, TokenClass> {
+        self.token().and_then(|token| token.class()).map_or(Ok(&self.0), Err)
+    }
+
+    /// The token that it is by mistake.
+    fn token(&self) -> Option<Token> {
+        Token::parse(self.0.trim()).ok().filter(|token| token.class().is_some())
+    }
+}
+
+impl FromStr for NameArgument {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for NameArgument {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&without_tokens(&self.0))
+    }
 }
 
 /// A secret on the command line. Parsing accepts any text, so that clap's errors never print it.
@@ -597,6 +639,8 @@ impl Arguments {
             | Command::Plan(_)
             | Command::Fleet(_)
             | Command::Shared(_)
+            | Command::Init(_)
+            | Command::Version
             | Command::Completions(_)
             | Command::Manual(_)
             | Command::Names => files,
@@ -606,37 +650,47 @@ impl Arguments {
     /// The valid tokens on the command line; an invalid one ends the command at once.
     #[must_use]
     pub fn secrets(&self) -> Vec<Token> {
-        let (first, second) = match &self.command {
+        match &self.command {
             Command::Register(register) => {
-                let tokens = [&register.token, &register.registration_token].into_iter().flatten();
-                let of_entry = register.entry.keys.secrets();
-                return tokens.filter_map(|argument| argument.token().ok()).chain(of_entry).collect();
+                let tokens = valid([&register.token, &register.registration_token]);
+                tokens.chain(register.entry.keys.secrets()).collect()
             }
-            Command::Verify(verify) => (&verify.selection.token, &None),
-            Command::Rotate(rotate) => (&rotate.selection.token, &rotate.pat),
-            Command::Unregister(unregister) => (&unregister.selection.token, &None),
+            Command::Verify(verify) => verify.selection.secrets().collect(),
+            Command::Rotate(rotate) => rotate.selection.secrets().chain(valid([&rotate.pat])).collect(),
+            Command::Unregister(unregister) => unregister.selection.secrets().collect(),
+            Command::Fleet(fleet) => fleet.secrets(),
             Command::Run(_)
             | Command::List
             | Command::Plan(_)
             | Command::Check(_)
             | Command::Reload(_)
-            | Command::Fleet(_)
             | Command::Shared(_)
             | Command::Status(_)
             | Command::Health(_)
+            | Command::Init(_)
+            | Command::Version
             | Command::Completions(_)
             | Command::Manual(_)
-            | Command::Names => (&None, &None),
-        };
-        [first, second].into_iter().flatten().filter_map(|argument| argument.token().ok()).collect()
+            | Command::Names => Vec::new(),
+        }
     }
 }
 
+fn valid<const N: usize>(arguments: [&Option<SecretArgument>; N]) -> impl Iterator<Item = Token> {
+    arguments.into_iter().flatten().filter_map(|argument| argument.token().ok())
+}
+
 impl Selection {
+    /// The tokens in it.
+    fn secrets(&self) -> impl Iterator<Item = Token> {
+        valid([&self.token]).chain(self.positional.as_ref().and_then(NameArgument::token))
+    }
+
     /// Whether no criteria were given.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.name.is_none()
+        self.positional.is_none()
+            && self.name.is_none()
             && self.url.is_none()
             && self.id.is_none()
             && self.token.is_none()

@@ -108,8 +108,9 @@ fn reason(unready: &NotReadyReason) -> String {
 }
 
 async fn show_runners(context: &Context<'_>, daemon: &StatusClient) -> Result<(), Error> {
-    let (report, _) = report(daemon).await?;
+    let (mut report, _) = report(daemon).await?;
     let now = context.now();
+    report.runners = report.runners.into_iter().map(|runner| runner.as_of(now)).collect();
     context.reporter.status(&report, || text(&report.runners, now).chain(not_in_force(report.daemon.as_ref())));
     Ok(())
 }

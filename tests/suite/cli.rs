@@ -9,6 +9,7 @@ mod file_remedies;
 mod first_api;
 mod fleet;
 mod help;
+mod init;
 mod list;
 mod plan;
 mod proxies;

@@ -6,6 +6,7 @@ fn help_texts_match_their_snapshots() {
     for command in [
         "",
         "run",
+        "init",
         "register",
         "verify",
         "rotate",
@@ -16,6 +17,7 @@ fn help_texts_match_their_snapshots() {
         "reload",
         "status",
         "health",
+        "version",
         "completions",
         "fleet",
         "fleet list",
@@ -103,4 +105,38 @@ fn usage_error_exits_2_without_repeating_a_secret() {
         assert!(!done.stderr.contains("two words"), "{args:?}");
     }
     assert_eq!(sandbox.gitlab.requests().len(), 0);
+}
+
+#[test]
+fn help_shows_the_help_of_a_command() {
+    let sandbox = super::sandbox();
+    for (line, same) in [
+        (&["help"][..], &["--help"][..]),
+        (&["help", "register"], &["register", "--help"]),
+        (&["fleet", "help", "list"], &["fleet", "list", "--help"]),
+    ] {
+        assert_eq!(sandbox.run(line).exits(0).stdout, sandbox.run(same).exits(0).stdout, "{line:?}");
+    }
+}
+
+#[test]
+fn version_names_what_tells_two_builds_apart() {
+    let sandbox = super::sandbox();
+    let text = &sandbox.run(&["version"]).exits(0).stdout.clone();
+    assert!(text.starts_with(concat!("runner-agent ", env!("CARGO_PKG_VERSION"), "\ncommit    ")), "{text}");
+    assert!(text.contains("\ntarget    ") && text.contains("-linux-"), "{text}");
+    let build = sandbox.run(&["version", "--output", "json"]).exits(0).stdout.clone();
+    let build: serde_json::Value = serde_json::from_str(&build).unwrap();
+    assert_eq!(build["build"][0]["version"], env!("CARGO_PKG_VERSION"));
+    assert!(build["build"][0]["features"].is_array());
+}
+
+#[test]
+fn commands_of_the_service_manager_are_named() {
+    let sandbox = super::sandbox();
+    for word in ["start", "stop", "restart", "reload"] {
+        let done = sandbox.run(&[word]);
+        done.exits(2).says(&format!("`systemctl {word} runner-agent`"));
+        assert!(!done.stderr.contains("register") && !done.stderr.contains("rotate"), "{done:?}");
+    }
 }
