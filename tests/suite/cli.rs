@@ -3,6 +3,7 @@
 mod addresses;
 mod beside_daemon;
 mod check;
+mod doctor;
 mod entry_keys;
 mod file_remedies;
 mod first_api;
