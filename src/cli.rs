@@ -9,6 +9,7 @@ mod check;
 mod completions;
 mod confirm;
 mod context;
+mod doctor;
 mod document;
 pub mod entry_flags;
 mod error;
@@ -154,6 +155,9 @@ fn work(command: Command, context: &Context<'_>, runtime: &Runtime, signals: Sig
         Command::Run(arguments) => runtime.block_on(run::run(context, &arguments, signals)),
         Command::List => runtime.block_on(until_signal(signals, list::list(context))),
         Command::Check(_) => runtime.block_on(until_signal(signals, check::check(context))),
+        Command::Doctor(arguments) => {
+            one_shot(runtime, signals, reporter, |interrupt| doctor::doctor(context, arguments, interrupt))
+        }
         Command::Reload(arguments) => runtime.block_on(until_signal(signals, reload::reload(context, &arguments))),
         Command::Status(arguments) => runtime.block_on(status::status(context, &arguments, signals)),
         Command::Health(arguments) => Ok(runtime.block_on(health::health(context, &arguments))),

@@ -127,6 +127,8 @@ pub enum Command {
     /// Find mistakes in the settings and files, without asking a server
     #[command(visible_alias = "validate")]
     Check(CheckArguments),
+    /// Check the files, the way to each server, each token and the daemon
+    Doctor(DoctorArguments),
     /// Let the daemon read its files again, and wait for the result
     Reload(ReloadArguments),
     /// Show the status of the daemon's runners, or wait until all are ready
@@ -224,6 +226,21 @@ pub struct StatusArguments {
     /// Maximum time to wait, such as 90s [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = parse_span, requires = "wait")]
     pub timeout: Option<Duration>,
+    /// The daemon's socket.
+    #[command(flatten)]
+    pub socket: SocketArgument,
+}
+
+/// Checks what `check` does, then proxy, name, connection, certificate and clock of each server, whether it is a GitLab,
+/// whether each token is accepted and can be rotated, and the daemon.
+///
+/// Changes nothing, but that a verification makes this machine's manager in GitLab, as gitlab-runner's does. Exits with 0 if
+/// there is no error, else with the code of the first one.
+#[derive(Args, Debug)]
+pub struct DoctorArguments {
+    /// Write the results and the files without secrets to a new file, for a bug report
+    #[arg(long, value_name = "FILE")]
+    pub bundle: Option<PathBuf>,
     /// The daemon's socket.
     #[command(flatten)]
     pub socket: SocketArgument,
@@ -630,6 +647,7 @@ impl Arguments {
             Command::Status(StatusArguments { socket, .. })
             | Command::Health(HealthArguments { socket, .. })
             | Command::Check(CheckArguments { socket })
+            | Command::Doctor(DoctorArguments { socket, .. })
             | Command::Reload(ReloadArguments { socket, .. }) => Overrides { socket: socket.socket.clone(), ..files },
             Command::Register(_)
             | Command::Verify(_)
@@ -663,6 +681,7 @@ impl Arguments {
             | Command::List
             | Command::Plan(_)
             | Command::Check(_)
+            | Command::Doctor(_)
             | Command::Reload(_)
             | Command::Shared(_)
             | Command::Status(_)

@@ -6,9 +6,9 @@ use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, Args, Command, CommandFactory as _, FromArgMatches as _};
 
 use super::arguments::{
-    Arguments, CheckArguments, CompletionsArguments, FleetArguments, HealthArguments, PlanArguments, RegisterArguments,
-    ReloadArguments, RotateArguments, RunArguments, SharedArguments, StatusArguments, UnregisterArguments,
-    VerifyArguments,
+    Arguments, CheckArguments, CompletionsArguments, DoctorArguments, FleetArguments, HealthArguments, InitArguments,
+    PlanArguments, RegisterArguments, ReloadArguments, RotateArguments, RunArguments, SharedArguments, StatusArguments,
+    UnregisterArguments, VerifyArguments,
 };
 
 /// Parses a command line.
@@ -51,6 +51,8 @@ fn description(name: &str) -> Option<StyledStr> {
         "unregister" => of::<UnregisterArguments>(),
         "plan" => of::<PlanArguments>(),
         "check" => of::<CheckArguments>(),
+        "doctor" => of::<DoctorArguments>(),
+        "init" => of::<InitArguments>(),
         "reload" => of::<ReloadArguments>(),
         "status" => of::<StatusArguments>(),
         "health" => of::<HealthArguments>(),

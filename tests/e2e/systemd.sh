@@ -83,6 +83,15 @@ reloads() {
     unit reload && is_active && eventually more_verified "$verified"
 }
 
+reload_of_a_typo_fails() {
+    inside cp /etc/runner-agent/agent.toml /etc/runner-agent/agent.toml.good &&
+        inside sh -c 'echo nonsense >>/etc/runner-agent/agent.toml' && fails unit reload && is_active &&
+        eventually has_status_not_in_force && inside mv /etc/runner-agent/agent.toml.good /etc/runner-agent/agent.toml &&
+        unit reload && fails has_status_not_in_force
+}
+
+has_status_not_in_force() { has "$(unit status --no-pager)" 'the settings on the disk are invalid'; }
+
 more_verified() { (($(verifications) > $1)); }
 
 is_restarted_by_the_watchdog() {
@@ -244,6 +253,7 @@ check 'the token comes from a credential without a drop-in'        equal "$(regi
 check 'systemctl status shows a summary'                           eventually shows_a_summary
 check 'runner-agent status shows one active runner'                has "$(agent status)" 'e2e .* active'
 check 'a reload reads the files again and verifies'                keeps reloads
+check 'a reload of a typo fails, and status says so until it is gone' keeps reload_of_a_typo_fails
 check 'a restart keeps the runner'                                 keeps unit restart
 drop_in impatience WatchdogSec=5s TimeoutStopSec=3s TimeoutAbortSec=1s
 check 'a restart with a changed unit keeps the runner'             keeps unit restart

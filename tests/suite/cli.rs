@@ -4,6 +4,7 @@ mod addresses;
 mod beside_daemon;
 mod check;
 mod completions;
+mod doctor;
 mod entry_keys;
 mod file_remedies;
 mod first_api;

@@ -40,6 +40,8 @@ fn completions_contain_every_command() {
             "list",
             "plan",
             "check",
+            "doctor",
+            "init",
             "reload",
             "status",
             "health",

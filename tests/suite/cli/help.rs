@@ -14,6 +14,7 @@ fn help_texts_match_their_snapshots() {
         "list",
         "plan",
         "check",
+        "doctor",
         "reload",
         "status",
         "health",
