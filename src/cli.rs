@@ -9,6 +9,7 @@ mod check;
 mod completions;
 mod confirm;
 mod context;
+mod doctor;
 mod document;
 pub mod entry_flags;
 mod error;
@@ -16,9 +17,13 @@ mod exit;
 pub mod fleet;
 mod handover;
 mod health;
+mod help;
+pub mod init;
 mod interrupt;
 mod list;
 mod manual;
+mod misdirected;
+mod names;
 mod outcome;
 mod plan;
 mod progress;
@@ -33,13 +38,14 @@ pub mod shared;
 mod shared_entry;
 mod status;
 mod table;
+mod terminal;
 mod text;
 mod unregister;
 mod verify;
+mod version;
 
 use std::io;
 
-use clap::Parser as _;
 use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
 
@@ -51,11 +57,14 @@ use error::Error;
 use interrupt::Interrupt;
 use report::Reporter;
 
+use crate::error_chain::chain;
 use crate::files::{ReadLimit, limit_reads};
 use crate::host::note_container;
 use crate::log::{LogConfig, LogFormat, LogLevel, is_stderr_journal, log_panics, start_log};
+use crate::secret::without_tokens;
 use crate::settings::{Environment, Start};
 use crate::signals::{Signals, has_any_arrived};
+use crate::systemd::{is_service, notify_last_status};
 
 /// Runs the command of the command line and returns its exit code. May execute the program again first.
 pub fn run(start: io::Result<Start>, signals: io::Result<Signals>, core_dumps: io::Result<()>) -> Exit {
@@ -64,14 +73,33 @@ pub fn run(start: io::Result<Start>, signals: io::Result<Signals>, core_dumps: i
         Ok(start) => start,
         Err(error) => return Reporter::new(Output::default()).failed(&Error::System(error)),
     };
-    let arguments = match Arguments::try_parse_from(&start.launch.arguments) {
+    let arguments = match help::parse(&misdirected::with_help_flag(&start.launch.arguments)) {
         Ok(arguments) => arguments,
-        Err(error) => return report::usage(&error),
+        Err(error) => {
+            let explained = misdirected::explained(&error);
+            return explained
+                .map_or_else(|| report::usage(&error), |error| Reporter::new(Output::default()).failed(&error));
+        }
     };
     let reporter = Reporter::new(arguments.global.output);
     let secrecy = Secrecy { core_dumps, handover: handover::hand_over(&start, &arguments) };
-    let exit = perform(arguments, start.environment, signals, secrecy, &reporter);
-    reporter.end(exit.unwrap_or_else(|error| reporter.failed(&error)))
+    let is_daemon = matches!(arguments.command, Command::Run(RunArguments { dry_run: false, .. }));
+    let ended = perform(arguments, start.environment, signals, secrecy, &reporter);
+    let cause = ended.as_ref().err().map(|error| chain(error));
+    let exit = reporter.end(ended.unwrap_or_else(|error| reporter.failed(&error)));
+    if is_daemon && is_service() {
+        say_end(exit, cause.as_deref());
+    }
+    exit
+}
+
+/// Says what the exit code of a service means, which systemd shows by a name of its own.
+fn say_end(exit: Exit, cause: Option<&str>) {
+    let Some(name) = exit.misleading_name() else { return };
+    let (code, meaning) = (exit as u8, exit.meaning());
+    tracing::error!(code, "ending: {meaning}; systemd shows this code as {name}, which is not meant");
+    let cause = cause.map(|cause| format!(": {}", without_tokens(cause)));
+    notify_last_status(&format!("ended, {meaning} (exit code {code}, not {name}){}", cause.unwrap_or_default()));
 }
 
 /// Results of protecting secrets, from before the log was started.
@@ -127,13 +155,21 @@ fn work(command: Command, context: &Context<'_>, runtime: &Runtime, signals: Sig
         Command::Run(arguments) => runtime.block_on(run::run(context, &arguments, signals)),
         Command::List => runtime.block_on(until_signal(signals, list::list(context))),
         Command::Check(_) => runtime.block_on(until_signal(signals, check::check(context))),
+        Command::Doctor(arguments) => {
+            one_shot(runtime, signals, reporter, |interrupt| doctor::doctor(context, arguments, interrupt))
+        }
         Command::Reload(arguments) => runtime.block_on(until_signal(signals, reload::reload(context, &arguments))),
         Command::Status(arguments) => runtime.block_on(status::status(context, &arguments, signals)),
         Command::Health(arguments) => Ok(runtime.block_on(health::health(context, &arguments))),
+        Command::Version => Ok(version::version(reporter)),
         Command::Completions(arguments) => Ok(completions::completions(reporter, &arguments)),
         Command::Manual(arguments) => manual::manual(&arguments),
+        Command::Names => runtime.block_on(until_signal(signals, names::names(context))),
         Command::Register(arguments) => {
             one_shot(runtime, signals, reporter, |interrupt| register::register(context, *arguments, interrupt))
+        }
+        Command::Init(arguments) => {
+            one_shot(runtime, signals, reporter, |interrupt| init::init(context, *arguments, interrupt))
         }
         Command::Verify(arguments) => {
             one_shot(runtime, signals, reporter, |interrupt| verify::verify(context, arguments, interrupt))

@@ -4,10 +4,12 @@
 //! the local wall clock: the server's `Date` at one moment, plus the time since then on the boot clock, which counts
 //! suspend.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
-use crate::model::{Boot, Timestamp};
+use crate::model::{Boot, Timestamp, format_span};
 
 /// Both clocks at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,9 +111,99 @@ impl ServerTime {
     }
 }
 
+/// Clocks that differ by less agree: a `Date` has whole seconds, and machines without NTP drift by seconds a day.
+const SKEW_TOLERANCE: Duration = Duration::from_secs(60);
+
+/// What there is to say of a server's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SkewNews {
+    /// It differs from this machine's clock by this time, or by another one than was said.
+    Differs(Skew),
+    /// It agrees again.
+    Agrees,
+}
+
+/// How far this machine's clock is from a server's, by more than is tolerated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Skew {
+    /// This machine's clock is ahead.
+    Ahead(Duration),
+    /// This machine's clock is behind.
+    Behind(Duration),
+}
+
+impl Skew {
+    /// Judges server time minus local time, in milliseconds; `None` if the clocks agree.
+    #[must_use]
+    pub fn of_millis(millis: i64) -> Option<Self> {
+        let size = Duration::from_millis(millis.unsigned_abs());
+        (size > SKEW_TOLERANCE).then_some(if millis < 0 { Self::Ahead(size) } else { Self::Behind(size) })
+    }
+}
+
+impl fmt::Display for Skew {
+    /// `this machine's clock is 730d ahead of the server's`.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (size, side) = match self {
+            Self::Ahead(size) => (size, "ahead of"),
+            Self::Behind(size) => (size, "behind"),
+        };
+        // A `Date` has no fractions of a second, which would make a day 23 hours.
+        let minutes = Duration::from_secs((size.as_secs() + 30) / 60 * 60);
+        write!(formatter, "this machine's clock is {} {side} the server's", format_span(minutes))
+    }
+}
+
+/// Says once per server that its clock differs, and again once the difference has changed.
+#[derive(Debug, Default)]
+pub struct SkewWatch {
+    /// What was said, in milliseconds, by host.
+    said: BTreeMap<String, i64>,
+}
+
+impl SkewWatch {
+    /// Takes server time minus local time in milliseconds, and returns what is new.
+    pub fn notice(&mut self, host: &str, millis: i64) -> Option<SkewNews> {
+        let said = self.said.get(host).copied();
+        match (said, Skew::of_millis(millis)) {
+            (None, None) => None,
+            (Some(_), None) => {
+                self.said.remove(host);
+                Some(SkewNews::Agrees)
+            }
+            (Some(said), Some(_)) if Skew::of_millis(millis.saturating_sub(said)).is_none() => None,
+            (_, Some(skew)) => {
+                self.said.insert(host.to_owned(), millis);
+                Some(SkewNews::Differs(skew))
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_skew_is_said_once_and_again_when_it_changes() {
+        let mut watch = SkewWatch::default();
+        let (day, second) = (86_400_000, 1000);
+        let behind = |millis: i64| Some(SkewNews::Differs(Skew::Behind(Duration::from_millis(millis.unsigned_abs()))));
+        for (host, millis, expected) in [
+            ("a", 59 * second, None),
+            ("a", 730 * day, behind(730 * day)),
+            ("a", 730 * day - 30 * second, None),
+            ("b", 730 * day, behind(730 * day)),
+            ("a", day, behind(day)),
+            ("a", -day, Some(SkewNews::Differs(Skew::Ahead(Duration::from_secs(86_400))))),
+            ("a", 0, Some(SkewNews::Agrees)),
+            ("a", 0, None),
+        ] {
+            assert_eq!(watch.notice(host, millis), expected, "{host} {millis}");
+        }
+        let text = Skew::of_millis(-730 * day).map(|skew| skew.to_string());
+        assert_eq!(text.as_deref(), Some("this machine's clock is 730d ahead of the server's"));
+    }
 
     fn reading(wall_secs: i64, since_boot_secs: u64) -> Reading {
         Reading { wall: Timestamp::from_millis(wall_secs * 1000), since_boot: Duration::from_secs(since_boot_secs) }

@@ -16,7 +16,9 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-use crate::clock::{Clock, SystemClock};
+use std::cell::RefCell;
+
+use crate::clock::{Clock, SkewNews, SkewWatch, SystemClock};
 use crate::gitlab::{Client, Info};
 use crate::lifecycle::Fraction;
 use crate::model::Timestamp;
@@ -45,6 +47,8 @@ pub struct Engine<S, D, C> {
     pub clock: C,
     /// Source of chance: a fresh draw with every call.
     pub chance: fn() -> Fraction,
+    /// What the log has said of the servers' clocks.
+    pub skews: RefCell<SkewWatch>,
 }
 
 impl Engine<Client, Store, SystemClock> {
@@ -56,11 +60,24 @@ impl Engine<Client, Store, SystemClock> {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let identity = Identity { system_id: store.system_id().await?, host, machine: store.machine().await, info };
         let ops = Ops::new(client, store, identity);
-        Ok(Self { ops, clock: SystemClock, chance: || Fraction::from_bits(random_bits()) })
+        Ok(Self { ops, clock: SystemClock, chance: || Fraction::from_bits(random_bits()), skews: RefCell::default() })
     }
 }
 
 impl<S, D, C: Clock> Engine<S, D, C> {
+    /// Logs that a server's clock differs from this machine's, once for all of its runners.
+    fn note_skew(&self, host: &str, millis: i64) {
+        match self.skews.borrow_mut().notice(host, millis) {
+            None => {}
+            Some(SkewNews::Agrees) => tracing::info!(host, "this machine's clock agrees with the server's again"),
+            Some(SkewNews::Differs(skew)) => tracing::warn!(
+                host,
+                local_time = %self.now(),
+                "{skew}: correct the wrong one, on this machine by `timedatectl` or its host's clock; certificates are judged by the local one"
+            ),
+        }
+    }
+
     /// Local wall time, for what has no server's time yet.
     pub fn now(&self) -> Timestamp {
         self.clock.read().wall

@@ -78,6 +78,7 @@ pub use move_record::{Moved, RecordMove, is_locked, knows_token_of};
 pub use places::{LOCK_WAIT, Locked};
 pub use ports::{Disk, Server};
 pub use projection::{EntryStatus, Reconciled};
+pub use register::registered_with;
 pub use replay::{Replayed, Unfinished};
 pub use runner::{Runner, is_own};
 pub use sharing::{Announced, SharedStart};

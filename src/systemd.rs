@@ -38,6 +38,10 @@ const SYSTEMCTL_TIMEOUT: Duration = Duration::from_secs(2);
 /// From how many on no notification waits for the service manager that will be said again.
 const MOST_WAITING: usize = 16;
 
+/// How often, and with which pause, the end of the process looks whether its last notification was taken.
+const LAST_LOOKS: u32 = 50;
+const LAST_PAUSE: Duration = Duration::from_millis(10);
+
 /// The targets that restart the machine.
 const REBOOT_TARGETS: [&str; 3] = ["reboot.target", "kexec.target", "soft-reboot.target"];
 
@@ -58,6 +62,24 @@ pub fn notify_reloading() {
 pub fn notify_status(text: &str) {
     // A line break would start another notification.
     notify(&[NotifyState::Status(&text.replace(is_unprintable, " "))]);
+}
+
+/// Sets the status line before the process ends. Waits for the service manager to take it, but not for long.
+pub fn notify_last_status(text: &str) {
+    notify_status(text);
+    let is_waiting = || NOTIFICATIONS.iter().any(|it| it.waiting.load(Ordering::Relaxed) > 0);
+    for _ in 0..LAST_LOOKS {
+        if !is_waiting() {
+            return;
+        }
+        std::thread::sleep(LAST_PAUSE);
+    }
+}
+
+/// Whether a service manager takes notifications.
+#[must_use]
+pub fn is_service() -> bool {
+    NOTIFICATIONS.is_some()
 }
 
 /// Pings the watchdog, if one is enabled, while the daemon is alive. Never returns.

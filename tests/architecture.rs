@@ -29,6 +29,54 @@ fn rooms_and_crates_are_used_as_the_tables_allow() {
     assert_eq!(violations, Ok(()));
 }
 
+#[test]
+fn fields_of_the_log_are_words_and_no_debug_output() {
+    let mut found = Vec::new();
+    let mut directories = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") && !is_log_itself(&path) {
+                let tokens: TokenStream = fs::read_to_string(&path).unwrap().parse().unwrap();
+                let lines = debug_fields(tokens).into_iter();
+                found.extend(lines.map(|line| format!("{}:{line}", path.display())));
+            }
+        }
+    }
+    assert_eq!(found, [""; 0], "use a word of the type, as by `as_str`, or `%`");
+    let tokens = "tracing::info!(a, ?b, \"c\"); tracing::warn!(a = ?b, \"c\"); tracing::warn!(a = b?.c, \"c\");";
+    assert_eq!(debug_fields(tokens.parse().unwrap()), [1, 1]);
+}
+
+/// The tests of the log are about its formats, of which one is that of Debug.
+fn is_log_itself(path: &Path) -> bool {
+    path.starts_with(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/log"))
+}
+
+/// The lines of the fields that a macro of `tracing` writes by Debug.
+fn debug_fields(tokens: TokenStream) -> Vec<usize> {
+    let tokens: Vec<_> = tokens.into_iter().collect();
+    let mut lines = Vec::new();
+    for (at, token) in tokens.iter().enumerate() {
+        let TokenTree::Group(group) = token else { continue };
+        let before: Vec<_> = tokens[at.saturating_sub(5)..at].iter().map(ToString::to_string).collect();
+        if matches!(&before[..], [tracing, _, _, _, mark] if tracing == "tracing" && mark == "!") {
+            let inner: Vec<_> = group.stream().into_iter().collect();
+            let is_mark = |token: &TokenTree, marks: &[char]| matches!(token, TokenTree::Punct(punct) if marks.contains(&punct.as_char()));
+            for (at, token) in inner.iter().enumerate() {
+                let begins = at.checked_sub(1).is_none_or(|before| is_mark(&inner[before], &['=', ',']));
+                if begins && is_mark(token, &['?']) {
+                    lines.push(token.span().start().line);
+                }
+            }
+        }
+        lines.extend(debug_fields(group.stream()));
+    }
+    lines
+}
+
 /// The tables of `src/lib.rs`.
 struct Tables {
     rooms: BTreeSet<String>,

@@ -36,6 +36,37 @@ impl Exit {
     }
 }
 
+impl Exit {
+    /// What the code means.
+    #[must_use]
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Usage => "wrong usage or settings that are missing",
+            Self::Refused => "the server refuses it",
+            Self::LocalFile => "a local file or setting cannot be used, or is locked",
+            Self::Unreachable => "the server is unreachable, busy, or not GitLab",
+            Self::Partial => "some runners failed",
+        }
+    }
+
+    /// The name by which systemd shows the code, if it means something else there.
+    ///
+    /// Source: systemd.exec(5), the exit codes of the LSB.
+    #[must_use]
+    pub fn misleading_name(self) -> Option<&'static str> {
+        match self {
+            Self::Done | Self::Failed => None,
+            Self::Usage => Some("INVALIDARGUMENT"),
+            Self::Refused => Some("NOTIMPLEMENTED"),
+            Self::LocalFile => Some("NOPERMISSION"),
+            Self::Unreachable => Some("NOTINSTALLED"),
+            Self::Partial => Some("NOTCONFIGURED"),
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)

@@ -1,5 +1,6 @@
 //! `status`: shows the status of the daemon's runners, or waits until they are ready.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
@@ -9,6 +10,7 @@ use super::context::Context;
 use super::list::table_with_next;
 use super::text::{label, printable};
 use super::{Error, Exit};
+use crate::clock::Skew;
 use crate::error_chain::chain;
 use crate::model::{DaemonReport, Report, RunnerReport, Timestamp, format_span};
 use crate::settings;
@@ -106,8 +108,9 @@ fn reason(unready: &NotReadyReason) -> String {
 }
 
 async fn show_runners(context: &Context<'_>, daemon: &StatusClient) -> Result<(), Error> {
-    let (report, _) = report(daemon).await?;
+    let (mut report, _) = report(daemon).await?;
     let now = context.now();
+    report.runners = report.runners.into_iter().map(|runner| runner.as_of(now)).collect();
     context.reporter.status(&report, || text(&report.runners, now).chain(not_in_force(report.daemon.as_ref())));
     Ok(())
 }
@@ -143,7 +146,17 @@ fn text(runners: &[RunnerReport], now: Timestamp) -> impl Iterator<Item = String
     let table = (!runners.is_empty()).then(|| table_with_next(|| runners.iter(), now));
     let troubles = runners.iter().filter_map(|runner| Some((runner, runner.error.as_ref()?)));
     let sentences = troubles.map(|(runner, trouble)| format!("\nrunner {}: {}\n", label(runner), printable(trouble)));
-    none.into_iter().chain(table.into_iter().flatten()).chain(sentences)
+    none.into_iter().chain(table.into_iter().flatten()).chain(sentences).chain(skews(runners))
+}
+
+/// A sentence for each server whose clock differs from the daemon's.
+fn skews(runners: &[RunnerReport]) -> impl Iterator<Item = String> {
+    let skews: BTreeMap<_, _> =
+        runners.iter().filter_map(|runner| Some((runner.url.as_ref()?.host(), runner.clock_skew_seconds?))).collect();
+    skews.into_iter().filter_map(|(host, seconds)| {
+        let skew = Skew::of_millis(seconds.saturating_mul(1000))?;
+        Some(format!("\nserver {}: {skew}\n", printable(host)))
+    })
 }
 
 #[cfg(test)]

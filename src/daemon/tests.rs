@@ -2,6 +2,7 @@
 
 mod sharing;
 
+use std::cell::RefCell;
 use std::future::ready;
 use std::time::Duration;
 
@@ -44,6 +45,7 @@ impl DaemonFixture {
                 ops: Ops::new(self.server.clone(), self.disk.clone(), identity()),
                 clock: self.clock.clone(),
                 chance: || Fraction::ZERO,
+                skews: RefCell::default(),
             },
             watch: None,
             request_timeout: secs(30),
@@ -1121,7 +1123,8 @@ async fn readiness_follows_the_last_answer_of_the_server() {
     let fixture = DaemonFixture::new(Some(secs(86_400)));
     fixture.add_found("found");
     fixture.server.inject_always("verify", Some(Fault::Fail(UNKNOWN)));
-    let parts = fixture.parts();
+    let mut parts = fixture.parts();
+    parts.reload = Box::new(|| Box::pin(ready(Ok(rotating_found()))));
     let registry = parts.registry.clone();
     let (notices, inbox) = mpsc::unbounded_channel();
     let why = || registry.readiness().waiting_for.into_iter().map(|unready| unready.why).collect::<Vec<_>>().join("; ");

@@ -15,7 +15,7 @@ pub(super) fn log_transition(runner: &Runner, before: StateName, state: &State, 
         }
         State::Uncertain(_) => tracing::warn!(runner, from, to, "{LOST}"),
         State::Rejected(rejected) => {
-            tracing::error!(runner, from, to, rejection = ?rejected.rejection, "{REFUSED}");
+            tracing::error!(runner, from, to, rejection = rejected.rejection.as_str(), "{REFUSED}");
         }
         State::NotRenewable(state) => {
             let left = state.validity.left(now).map(format_span);

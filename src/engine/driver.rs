@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{Config, Engine, ManagedRunner, command_rules, planned_report, rules};
-use crate::clock::{Clock, ServerTime};
+use crate::clock::{Clock, ServerTime, Skew};
 use crate::error_chain::chain;
 use crate::gitlab::ErrorClass;
 use crate::lifecycle::{self, Goal, Moment, Outcome, Plan, Rejection, Rules, State, Step, Taken};
@@ -132,6 +132,8 @@ pub struct Driver<S, D, C> {
     pub time: ServerTime,
     /// Server time minus this machine's in milliseconds, when the last answer came.
     pub skew_millis: Option<i64>,
+    /// The last answer's `Date` minus this machine's time in milliseconds, also of a `Date` that does not count.
+    seen_skew_millis: Option<i64>,
     engine: Rc<Engine<S, D, C>>,
     asker: Asker,
     state: State,
@@ -172,6 +174,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             unfinished,
             is_time_known: false,
             skew_millis: None,
+            seen_skew_millis: None,
             id_trust: IdTrust::None,
             is_healing: false,
             is_deletion_sent: false,
@@ -361,8 +364,10 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
 
     /// The runner in the shape that all commands and the daemon share, with its present state.
     pub fn report(&self) -> RunnerReport {
+        let seen = self.seen_skew_millis.filter(|millis| Skew::of_millis(*millis).is_some());
         RunnerReport {
             sharing: self.sharing().map(Box::new),
+            clock_skew_seconds: seen.map(|millis| millis / 1000),
             ..planned_report(&self.runner, &self.state, &self.rules, self.now())
         }
     }
@@ -383,10 +388,13 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
 
     /// The `Date` of a server that contradicts itself does not count.
     fn take_date(&mut self, date: Timestamp) {
-        if self.engine.ops.trusted(&self.runner, Some(date)).is_none() {
-            return self.correct_time(ServerTime::from_local(self.engine.clock.read()));
-        }
         let reading = self.engine.clock.read();
+        let seen = date.as_millis() - reading.wall.as_millis();
+        self.seen_skew_millis = Some(seen);
+        self.engine.note_skew(self.runner.record.url.host(), seen);
+        if self.engine.ops.trusted(&self.runner, Some(date)).is_none() {
+            return self.correct_time(ServerTime::from_local(reading));
+        }
         self.correct_time(self.time.with_date(date, reading));
         self.skew_millis = Some(self.time.skew_millis(reading));
     }

@@ -43,7 +43,7 @@ impl World {
 
     async fn driver(&self, asker: Asker, unfinished: Option<Unfinished>) -> TestDriver {
         let ops = Ops::new(self.server.clone(), self.disk.clone(), identity());
-        let engine = Engine { ops, clock: self.clock.clone(), chance: || Fraction::ZERO };
+        let engine = Engine { ops, clock: self.clock.clone(), chance: || Fraction::ZERO, skews: RefCell::default() };
         let (inventory, _) = retake_inventory(&engine.ops, &self.config, &BTreeSet::new()).await.unwrap();
         let managed = ManagedRunner { unfinished, ..inventory.runners.into_iter().next().unwrap() };
         Driver::new(Rc::new(engine), managed, Rc::new(self.config.clone()), asker)
@@ -107,7 +107,8 @@ async fn a_twin_takes_over_the_new_token_instead_of_another_reset() {
         let second = Entry { name: Some("b".to_owned()), url: "http://gitlab".parse().ok(), position: 1, ..first };
         world.disk.state().entries.push(second);
         let ops = Ops::new(world.server.clone(), world.disk.clone(), identity());
-        let engine = Rc::new(Engine { ops, clock: world.clock.clone(), chance: || Fraction::ZERO });
+        let engine =
+            Rc::new(Engine { ops, clock: world.clock.clone(), chance: || Fraction::ZERO, skews: RefCell::default() });
         let (inventory, _) = retake_inventory(&engine.ops, &world.config, &BTreeSet::new()).await.unwrap();
         let mut outcomes = Vec::new();
         for managed in inventory.runners {
@@ -131,7 +132,8 @@ async fn with_rotated_twin(world: &World) -> (TestDriver, Credential) {
     let second = Entry { name: Some("b".to_owned()), url: "http://gitlab".parse().ok(), position: 1, ..first };
     world.disk.state().entries.push(second);
     let ops = Ops::new(world.server.clone(), world.disk.clone(), identity());
-    let engine = Rc::new(Engine { ops, clock: world.clock.clone(), chance: || Fraction::ZERO });
+    let engine =
+        Rc::new(Engine { ops, clock: world.clock.clone(), chance: || Fraction::ZERO, skews: RefCell::default() });
     let (inventory, _) = retake_inventory(&engine.ops, &world.config, &BTreeSet::new()).await.unwrap();
     let config = Rc::new(world.config.clone());
     let mut drivers = inventory.runners.into_iter().map(|managed| {
@@ -573,7 +575,7 @@ fn registering(world: &World) -> TestDriver {
     let managed = ManagedRunner { runner, enrollment: Some(Box::new(enrollment)), unfinished: None, twin_of: None };
     let asker = Asker::Command { access_token: None, entry_fate: EntryFate::Drop };
     let ops = Ops::new(world.server.clone(), world.disk.clone(), identity());
-    let engine = Engine { ops, clock: world.clock.clone(), chance: || Fraction::ZERO };
+    let engine = Engine { ops, clock: world.clock.clone(), chance: || Fraction::ZERO, skews: RefCell::default() };
     Driver::new(Rc::new(engine), managed, Rc::new(world.config.clone()), asker)
 }
 

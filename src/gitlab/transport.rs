@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
+use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, InvalidMessage};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
-use crate::model::Site;
+use crate::model::{Site, Timestamp};
 use crate::secret::Token;
 
 use super::endpoint::TokenKind;
@@ -137,6 +138,10 @@ impl Transport {
         &self.other_addresses
     }
 
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
     pub(super) fn in_flight_per_host(&self) -> usize {
         self.config.in_flight()
     }
@@ -233,8 +238,30 @@ fn not_answered(error: reqwest::Error) -> CallFailure {
         _ => ErrorKind::ConnectionLost,
     };
     let failure = CallFailure::new(kind);
-    // The cause is only that of the handshake.
-    if kind == ErrorKind::HttpExpected { failure } else { failure.with_source(error) }
+    match tls_error(&error).and_then(times_of_certificate) {
+        // It names the times in words.
+        Some(times) if kind == ErrorKind::TlsExpired => failure.with_detail(times),
+        // The cause is only that of the handshake.
+        _ if kind == ErrorKind::HttpExpected => failure,
+        Some(_) | None => failure.with_source(error),
+    }
+}
+
+/// The times by which a certificate was refused.
+fn times_of_certificate(error: &rustls::Error) -> Option<String> {
+    let shown =
+        |time: &UnixTime| Timestamp::from_millis(i64::try_from(time.as_secs()).unwrap_or(i64::MAX / 1000) * 1000);
+    Some(match error {
+        rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { time, not_after }) => {
+            format!("this machine's clock says {}, and it is valid until {}", shown(time), shown(not_after))
+        }
+        rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { time, not_before }) => format!(
+            "this machine's clock says {}, and it is valid from {}: the clock is probably behind",
+            shown(time),
+            shown(not_before)
+        ),
+        _ => return None,
+    })
 }
 
 /// Whether the answer was not one of HTTP: what hyper says about its first line.

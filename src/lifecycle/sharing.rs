@@ -248,6 +248,26 @@ pub enum SharedStep {
     Refuse,
 }
 
+impl SharedStep {
+    /// Its name in the log.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Rest => "rest",
+            Self::Settle => "settle the journal",
+            Self::Ask(_) => "ask the server about a token",
+            Self::Project => "use the store's token",
+            Self::TakeOver => "take over the store's token",
+            Self::Write { .. } => "write the token to the store",
+            Self::ClearPending => "clear the pending change",
+            Self::Wait => "wait for the pending change",
+            Self::Recover => "recover",
+            Self::Register => "register",
+            Self::Refuse => "leave the store's value",
+        }
+    }
+}
+
 impl<S: Fn(Digest) -> Shown> View<'_, S> {
     /// Returns the next step.
     #[must_use]

@@ -109,6 +109,18 @@ pub enum Rejection {
     Lost,
 }
 
+impl Rejection {
+    /// Its word in the log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused before its expiry",
+            Self::Expired => "expired",
+            Self::Lost => "replaced by a token whose answer was lost",
+        }
+    }
+}
+
 /// The rungs of the recovery ladder that failed for good.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

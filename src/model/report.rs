@@ -87,9 +87,33 @@ pub struct RunnerReport {
     /// Why it failed, needs a human or is in an unexpected state, in one sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Server time minus this machine's in seconds; absent while the clocks agree, and outside the daemon.
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
+    pub clock_skew_seconds: Option<i64>,
     /// How it is shared with other machines; absent if it is not.
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub sharing: Option<Box<SharingReport>>,
+}
+
+impl RunnerReport {
+    /// The report as it reads now: a token that was valid when the server was last asked may have expired since.
+    #[must_use]
+    pub fn as_of(self, now: Timestamp) -> Self {
+        let was_valid = match self.state {
+            StateName::Active | StateName::NotRenewable | StateName::Unknown => true,
+            StateName::Unregistered
+            | StateName::Uncertain
+            | StateName::Rejected
+            | StateName::Failed
+            | StateName::Retired
+            | StateName::Expired
+            | StateName::Unusable => false,
+        };
+        if was_valid && self.token_expires_at.is_some_and(|at| at <= now) {
+            return Self { state: StateName::Expired, ..self };
+        }
+        self
+    }
 }
 
 /// When a runner's token is rotated.

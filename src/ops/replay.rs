@@ -147,14 +147,24 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     async fn replay_token(&self, runner: &mut Runner) -> Option<Unfinished> {
-        let fingerprint = runner.record.credential.as_ref().map(|credential| credential.token.fingerprint());
+        let fingerprint =
+            runner.record.credential.as_ref().map(|credential| credential.token.fingerprint().to_string());
         match self.project_and_clear(runner, Vec::new()).await {
             Ok(()) => {
-                tracing::info!(runner = runner.label(), token = ?fingerprint, "wrote a token from the journal to config.toml");
+                tracing::info!(
+                    runner = runner.label(),
+                    token = fingerprint,
+                    "wrote a token from the journal to config.toml"
+                );
                 None
             }
             Err(error) => {
-                tracing::error!(runner = runner.label(), token = ?fingerprint, error = chain(&error), "cannot write the token from the journal to config.toml");
+                tracing::error!(
+                    runner = runner.label(),
+                    token = fingerprint,
+                    error = chain(&error),
+                    "cannot write the token from the journal to config.toml"
+                );
                 Some(Unfinished::Unsaved)
             }
         }

@@ -63,8 +63,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let expiry = runner.record.credential.as_ref().map_or(Expiry::Unknown, |credential| credential.expiry);
         let is_own = outlives_twin(accepted_at, twin.replaced_at(), expiry);
         if is_own {
-            tracing::info!(runner = runner.label(), twin = ?runner.twin_of.as_ref().map(ToString::to_string),
-                "not the same runner as at another address: rotating its token here");
+            tracing::info!(
+                runner = runner.label(),
+                twin = runner.twin_of.as_ref().map(ToString::to_string),
+                "not the same runner as at another address: rotating its token here"
+            );
             runner.twin_of = None;
         }
         Ok(!is_own)

@@ -99,9 +99,10 @@ impl StatusServer {
             let listener = TcpListener::bind(address).await;
             tcp.push(listener.map_err(|source| unusable(*address, source))?);
         }
-        let addresses: Vec<_> = tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let addresses: Vec<_> =
+            tcp.iter().filter_map(|listener| Some(listener.local_addr().ok()?.to_string())).collect();
         if !addresses.is_empty() {
-            tracing::info!(?addresses, "listening for HTTP");
+            tracing::info!(addresses = addresses.join(" "), "listening for HTTP");
         }
         Ok(Self { socket, tcp })
     }

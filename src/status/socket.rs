@@ -63,16 +63,17 @@ fn remove_stale(place: &Place) -> io::Result<()> {
         Err(Errno::CONNREFUSED) => place.remove().map(drop),
         Err(Errno::NOENT) => Ok(()),
         Ok(holder) => {
-            Err(in_use(holder.map_or_else(String::new, |holder| format!(" ({holder}: {})", holder.how_to_stop()))))
+            let holder = holder.map(|holder| format!(": {holder}, {}", holder.how_to_stop()));
+            Err(in_use(&holder.unwrap_or_default()))
         }
         // A full backlog: the listener is alive but does not accept.
-        Err(Errno::AGAIN) => Err(in_use(String::new())),
+        Err(Errno::AGAIN) => Err(in_use("")),
         Err(error) => Err(error.into()),
     }
 }
 
-fn in_use(by: String) -> io::Error {
-    io::Error::new(io::ErrorKind::AddrInUse, format!("another daemon{by} listens on it, or hangs"))
+fn in_use(holder: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::AddrInUse, format!("another daemon listens on it, or hangs{holder}"))
 }
 
 /// Connects without blocking. Returns the process that listens there, if it can be seen.

@@ -48,6 +48,7 @@ pub(super) fn status(name: &str, id: Option<u64>, state: StateName) -> RunnerSta
         at_stop: None,
         action: None,
         error: None,
+        clock_skew_seconds: None,
         sharing: None,
     };
     RunnerStatus {

@@ -3,11 +3,11 @@
 //! Tokens live for seconds; the tests assert the order and number of events.
 
 mod changes;
-mod conflicts;
 mod containers;
 mod crashes;
 mod ends;
 mod lives;
+mod machine;
 mod once;
 mod reload;
 mod secrets;

@@ -14,6 +14,7 @@ pub use shared::{
 use crate::cli::arguments::{EntryArguments, TlsArguments, one_of};
 use crate::gitlab::fleet::{JobStatus, OwnerName, Sort};
 use crate::model::{RunnerId, ServerUrl, SystemId, Timestamp, parse_span};
+use crate::secret::Token;
 use crate::settings::parse_boolean;
 
 /// Manages the runners of a GitLab instance, on this machine or not, with an access token.
@@ -31,6 +32,14 @@ pub struct FleetArguments {
     /// The command.
     #[command(subcommand)]
     pub command: FleetCommand,
+}
+
+impl FleetArguments {
+    /// The secrets on the command line.
+    pub(in crate::cli) fn secrets(&self) -> Vec<Token> {
+        let FleetCommand::Create(create) = &self.command else { return Vec::new() };
+        create.entry.keys.secrets().collect()
+    }
 }
 
 /// The server and the access token.

@@ -1,5 +1,6 @@
 //! Plays a list of acts against the daemon and the commands, and watches what is promised.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::future::ready;
 use std::time::Duration;
@@ -189,7 +190,7 @@ pub(super) fn enrollment(index: u8, key: Option<&str>, given: &str) -> Enrollmen
 
 pub(super) fn engine(port: &Port) -> Engine<Port, Port, World> {
     let ops = Ops::new(port.clone(), port.clone(), identity());
-    Engine { ops, clock: port.world.clone(), chance: jitter }
+    Engine { ops, clock: port.world.clone(), chance: jitter, skews: RefCell::default() }
 }
 
 impl Player {

@@ -2,6 +2,7 @@
 
 mod healing;
 
+use std::cell::RefCell;
 use std::future::ready;
 
 use super::*;
@@ -68,7 +69,8 @@ impl Fleet {
             crate::ops::Identity { system_id, host: format!("host-{number}"), ..identity() },
         );
         ops.share_in(Some(self.shares()));
-        let engine = Rc::new(Engine { ops, clock: self.clock.clone(), chance: || Fraction::ZERO });
+        let engine =
+            Rc::new(Engine { ops, clock: self.clock.clone(), chance: || Fraction::ZERO, skews: RefCell::default() });
         let (inventory, _) = retake_inventory(&engine.ops, &self.config, &BTreeSet::new()).await.unwrap();
         let managed = inventory.runners.into_iter().next().unwrap();
         let driver = Driver::new(Rc::clone(&engine), managed, Rc::new(self.config.clone()), Asker::Daemon);

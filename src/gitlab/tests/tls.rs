@@ -200,7 +200,27 @@ async fn certificate_errors_are_distinguished() {
         let server = TlsServer::start(&pair, None).await;
         let error = refusal(&server, trusting(&ca_file)).await;
         assert_eq!((error.kind(), error.class()), (kind, ErrorClass::Unreachable), "{error:?}");
-        assert!(error.hint().is_some() && error.source().is_some(), "{error:?}");
+        // The times of a certificate say more than its cause.
+        let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+        assert!(error.hint().is_some() && !cause.is_empty(), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_outside_its_time_is_reported_with_this_machines_clock() {
+    let (dir, authority) = (TempDir::new().unwrap(), authority());
+    let ca_file = file(&dir, "ca.pem", &authority.pem());
+    let mut expired = params("127.0.0.1");
+    expired.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let mut early = params("127.0.0.1");
+    early.not_before = rcgen::date_time_ymd(4000, 1, 1);
+    for (params, times) in [
+        (expired, "it is valid until 2020-01-01T00:00:00Z"),
+        (early, "it is valid from 4000-01-01T00:00:00Z: the clock is probably behind"),
+    ] {
+        let server = TlsServer::start(&signed(&params, &authority), None).await;
+        let error = refusal(&server, trusting(&ca_file)).await.to_string();
+        assert!(error.contains("this machine's clock says 20") && error.contains(times), "{error}");
     }
 }
 

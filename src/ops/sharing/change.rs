@@ -54,7 +54,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let others = runner.store.as_ref().and_then(|memory| memory.pending.as_ref());
         let is_awaited = others.is_some_and(|(pending, _)| pending.sender != own) && step == SharedStep::Rest;
         if !is_expected || is_awaited {
-            tracing::debug!(runner = runner.label(), share = %name, ?step, is_awaited, "not changing the shared runner now");
+            tracing::debug!(runner = runner.label(), share = %name, step = step.as_str(), is_awaited, "not changing the shared runner now");
             return Ok(Announced::NotNow);
         }
         if change == SharedChange::ResetById && !self.may_recover(runner, inquiry) {
@@ -160,7 +160,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
             }
             SharedStep::Rest => Ok(true),
             step => {
-                tracing::debug!(runner = runner.label(), ?step, "the store is not told of the new token now");
+                tracing::debug!(
+                    runner = runner.label(),
+                    step = step.as_str(),
+                    "the store is not told of the new token now"
+                );
                 Ok(false)
             }
         }

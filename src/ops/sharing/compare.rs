@@ -203,7 +203,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let mut asked = Vec::new();
         for _ in 0..2 * CONTESTED_WRITES {
             let step = self.next_shared(runner, is_begun, inquiry);
-            tracing::debug!(runner = runner.label(), share = %name, ?step, "store and machine compared");
+            tracing::debug!(runner = runner.label(), share = %name, step = step.as_str(), "store and machine compared");
             let written = match step {
                 SharedStep::Rest => self.join(name, runner, inquiry).await,
                 SharedStep::Write { lineage, is_fork } if Some(lineage.token()) == runner.digest() => {

@@ -35,7 +35,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let is_begun = entered.pending.is_some();
         if !self.viewed(runner, is_begun, inquiry, |view| view.may_heal()).unwrap_or(false) {
             let step = self.next_shared(runner, is_begun, inquiry);
-            tracing::debug!(runner = runner.label(), share = %name, ?step, "not healing the shared runner now");
+            tracing::debug!(runner = runner.label(), share = %name, step = step.as_str(), "not healing the shared runner now");
             return Ok(Announced::NotNow);
         }
         self.begin_change(name, runner, SharedChange::ResetById, inquiry).await

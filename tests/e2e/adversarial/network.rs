@@ -133,7 +133,7 @@ fn listening(scene: &Scene) -> (Process, u16) {
     let mut port = None;
     scene.wait("the daemon to listen", |_| {
         let log = daemon.log();
-        port = log.split_once("addresses=[127.0.0.1:").and_then(|(_, rest)| rest.split_once(']')?.0.parse().ok());
+        port = log.split_once("addresses=\"127.0.0.1:").and_then(|(_, rest)| rest.split_once('"')?.0.parse().ok());
         port.is_some()
     });
     (daemon, port.unwrap())

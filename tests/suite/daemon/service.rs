@@ -57,6 +57,22 @@ fn a_log_and_notifications_that_are_not_read_stop_nothing() {
 }
 
 #[test]
+fn the_exit_code_of_a_service_is_said_in_words() {
+    let sandbox = enrolled(Gitlab::builder(), "");
+    sandbox.write("agent.toml", "not TOML");
+    let (manager, daemon) = serviced(&sandbox);
+    let done = daemon.end();
+    done.exits(4).says("systemd shows this code as NOPERMISSION, which is not meant");
+    let status = "ended, a local file or setting cannot be used, or is locked (exit code 4, not NOPERMISSION): ";
+    manager.wait_for_status(status);
+    let last = done.stderr.lines().last().unwrap_or_default();
+    assert!(last.contains("ending: a local file or setting cannot be used") && last.contains("code=4"), "{last}");
+    // A command is no service, and its reader knows the code.
+    sandbox.run(&["run"]).exits(4);
+    assert!(!sandbox.run(&["run"]).stderr.contains("NOPERMISSION"));
+}
+
+#[test]
 fn release_profile_unwinds() {
     let manifest = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).unwrap();
     assert!(manifest.contains("panic = \"unwind\"") && !manifest.contains("panic = \"abort\""));

@@ -43,7 +43,7 @@ fn port(sandbox: &Sandbox, daemon: &Process) -> u16 {
     let mut port = None;
     sandbox.wait("the daemon to listen", |_| {
         let log = daemon.log();
-        port = log.split_once("addresses=[127.0.0.1:").and_then(|(_, rest)| rest.split_once(']')?.0.parse().ok());
+        port = log.split_once("addresses=\"127.0.0.1:").and_then(|(_, rest)| rest.split_once('"')?.0.parse().ok());
         port.is_some()
     });
     port.unwrap()

@@ -132,6 +132,7 @@ fn report() -> RunnerReport {
         at_stop: None,
         action: None,
         error: None,
+        clock_skew_seconds: None,
         sharing: None,
     }
 }
