@@ -135,7 +135,7 @@ fn version_names_what_tells_two_builds_apart() {
 #[test]
 fn commands_of_the_service_manager_are_named() {
     let sandbox = super::sandbox();
-    for word in ["start", "stop", "restart", "reload"] {
+    for word in ["start", "stop", "restart"] {
         let done = sandbox.run(&[word]);
         done.exits(2).says(&format!("`systemctl {word} runner-agent`"));
         assert!(!done.stderr.contains("register") && !done.stderr.contains("rotate"), "{done:?}");
