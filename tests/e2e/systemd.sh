@@ -12,7 +12,7 @@ for revision in 1 2; do
     DIST=$work/packages packaging/build-deb --quiet --deb-revision "$revision" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
 done
 # passes_lintian: as strict as Debian's archive about errors.
-passes_lintian() { lintian --fail-on error --no-tag-display-limit "$work"/packages/runner-agent_*-1_*.deb; }
+passes_lintian() { lintian --fail-on error --tag-display-limit 0 "$work"/packages/runner-agent_*-1_*.deb; }
 package() { echo "/packages/$(basename "$work"/packages/runner-agent_*-"$1"_*.deb)"; }
 
 explain() { inside journalctl --unit runner-agent --output cat --no-pager --lines 30; }
