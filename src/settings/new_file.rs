@@ -6,7 +6,7 @@ use toml::Value;
 
 use super::{Environment, Errors, Overrides, Scope, assemble, paths};
 use crate::gitlab::fleet::NewRunnerOwner;
-use crate::model::{RunnerId, ServerUrl};
+use crate::model::{RunnerId, RunnerKey, ServerUrl};
 
 /// What a new agent.toml is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,6 +111,9 @@ impl NewEnrollment {
             "# The runner that this machine registers. Its name is that in config.toml.\n[[enroll]]\nname = {}\nurl = {url}\n",
             quoted(&self.name)
         );
+        if RunnerKey::enrollment(&self.name).is_err() {
+            text += &format!("# Names the runner's files.\nkey = {}\n", quoted(&key_of(&self.name)));
+        }
         text += &match &self.source {
             NewSource::Create { owner, .. } => format!(
                 "# The agent creates the runner, with the access token of its [[server]] below.\ncreate = {{ {} }}\n",
@@ -153,6 +156,17 @@ impl NewEnrollment {
         } + "\n[rotate]\n# Share of a token's life after which to rotate it; \"off\" disables rotation.\n#at = \"66%\"\n"
     }
 }
+
+/// A key that looks like a name.
+fn key_of(name: &str) -> String {
+    let plain =
+        |character: char| if character.is_ascii_alphanumeric() || "._-".contains(character) { character } else { '-' };
+    let key: String = name.chars().map(plain).skip_while(|character| *character == '.').take(MAX_KEY_CHARS).collect();
+    if RunnerKey::enrollment(&key).is_ok() { key } else { "default".to_owned() }
+}
+
+/// The longest key.
+const MAX_KEY_CHARS: usize = 64;
 
 fn served(runners: &[ServedRunner]) -> String {
     let mut text = "# The runners in config.toml when this file was written. They need no setting: the agent verifies their tokens.\n"

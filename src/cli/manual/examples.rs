@@ -34,6 +34,18 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "runner-agent-init",
+        &[
+            ("Answer questions on a terminal", "runner-agent init"),
+            (
+                "Let the agent create a runner of a group",
+                "runner-agent init --url https://gitlab.example.com --access-token-file access-token --group 7",
+            ),
+            ("Serve the runners that config.toml has already", "runner-agent init --from-config"),
+        ],
+    ),
+    ("runner-agent-version", &[("Name the build in a bug report", "runner-agent version")]),
+    (
         "runner-agent-register",
         &[
             (
@@ -105,6 +117,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ("Wait until all are ready", "runner-agent status --wait ready --timeout 5m"),
         ],
     ),
+    ("runner-agent-doctor", &[("Find out why a runner is not ready", "runner-agent doctor")]),
     (
         "runner-agent-health",
         &[
