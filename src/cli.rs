@@ -9,6 +9,7 @@ mod check;
 mod completions;
 mod confirm;
 mod context;
+mod doctor;
 mod document;
 pub mod entry_flags;
 mod error;
@@ -16,9 +17,13 @@ mod exit;
 pub mod fleet;
 mod handover;
 mod health;
+mod help;
+pub mod init;
 mod interrupt;
 mod list;
 mod manual;
+mod misdirected;
+mod names;
 mod outcome;
 mod plan;
 mod progress;
@@ -35,13 +40,14 @@ mod shared_entry;
 mod short;
 mod status;
 mod table;
+mod terminal;
 mod text;
 mod unregister;
 mod verify;
+mod version;
 
 use std::io;
 
-use clap::Parser as _;
 use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
 
@@ -69,9 +75,13 @@ pub fn run(start: io::Result<Start>, signals: io::Result<Signals>, core_dumps: i
         Ok(start) => start,
         Err(error) => return Reporter::new(Output::default()).failed(&Error::System(error)),
     };
-    let arguments = match Arguments::try_parse_from(&start.launch.arguments) {
+    let arguments = match help::parse(&misdirected::with_help_flag(&start.launch.arguments)) {
         Ok(arguments) => arguments,
-        Err(error) => return report::usage(&error),
+        Err(error) => {
+            let explained = misdirected::explained(&error);
+            return explained
+                .map_or_else(|| report::usage(&error), |error| Reporter::new(Output::default()).failed(&error));
+        }
     };
     let reporter = Reporter::new(arguments.global.output);
     let secrecy = Secrecy { core_dumps, handover: handover::hand_over(&start, &arguments) };
@@ -147,13 +157,21 @@ fn work(command: Command, context: &Context<'_>, runtime: &Runtime, signals: Sig
         Command::Run(arguments) => runtime.block_on(run::run(context, &arguments, signals)),
         Command::List(arguments) => runtime.block_on(until_signal(signals, list::list(context, &arguments))),
         Command::Check(_) => runtime.block_on(until_signal(signals, check::check(context))),
+        Command::Doctor(arguments) => {
+            one_shot(runtime, signals, reporter, |interrupt| doctor::doctor(context, arguments, interrupt))
+        }
         Command::Reload(arguments) => runtime.block_on(until_signal(signals, reload::reload(context, &arguments))),
         Command::Status(arguments) => runtime.block_on(status::status(context, &arguments, signals)),
         Command::Health(arguments) => Ok(runtime.block_on(health::health(context, &arguments))),
+        Command::Version => Ok(version::version(reporter)),
         Command::Completions(arguments) => Ok(completions::completions(reporter, &arguments)),
         Command::Manual(arguments) => manual::manual(&arguments),
+        Command::Names => runtime.block_on(until_signal(signals, names::names(context))),
         Command::Register(arguments) => {
             one_shot(runtime, signals, reporter, |interrupt| register::register(context, *arguments, interrupt))
+        }
+        Command::Init(arguments) => {
+            one_shot(runtime, signals, reporter, |interrupt| init::init(context, *arguments, interrupt))
         }
         Command::Verify(arguments) => {
             one_shot(runtime, signals, reporter, |interrupt| verify::verify(context, arguments, interrupt))

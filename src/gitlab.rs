@@ -9,8 +9,10 @@
 //! `reqwest`, `rustls`, `rustls-native-certs`, `bytes` and `percent-encoding`.
 
 mod answer;
+mod certificate;
 mod client;
 mod config;
+mod diagnosis;
 mod disposition;
 mod endpoint;
 mod error;
@@ -45,6 +47,7 @@ pub use client::fuzzing;
 pub use config::{
     CONNECT_TIMEOUT, Config, Exchange, IN_FLIGHT_PER_HOST, Observer, Proxies, ProxySetting, REQUEST_TIMEOUT,
 };
+pub use diagnosis::{Diagnosis, DiagnosisStep, Obstacle};
 pub use disposition::{Disposition, ErrorClass, Reason};
 pub use endpoint::Endpoint;
 pub use error::Error;

@@ -9,6 +9,7 @@ mod evidence;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod names;
+mod registered;
 mod report;
 mod rows;
 mod shared;
@@ -30,6 +31,7 @@ pub use evidence::{
 };
 pub(crate) use names::named_enum;
 pub use names::{Action, RotationRule, StateName, Step, StopAction, Trouble, VerifyOutcome, Why};
+pub use registered::RegisteredWith;
 pub use report::{DaemonReport, LastVerify, NextStep, PlannedRotation, Report, RunnerReport, SharingReport};
 pub use rows::PrettyRows;
 pub use shared::{

@@ -53,7 +53,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -78,6 +78,7 @@ pub use move_record::{Moved, RecordMove, is_locked, knows_token_of};
 pub use places::{LOCK_WAIT, Locked};
 pub use ports::{Disk, Server};
 pub use projection::{EntryStatus, Reconciled};
+pub use register::registered_with;
 pub use replay::{Replayed, Unfinished};
 pub use runner::{Runner, is_own};
 pub use sharing::{Announced, SharedStart};
@@ -232,6 +233,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.look_up(&snapshot);
         runner.is_replaced |= runner.digest() != known;
         Ok(Entered { locked, snapshot, pending, is_unfinished })
+    }
+
+    /// This version of config.toml, or the newest one if another has replaced it.
+    async fn in_force(&self, version: &Weak<Snapshot>) -> Result<Arc<Snapshot>, Error> {
+        match version.upgrade() {
+            Some(snapshot) => Ok(snapshot),
+            None => Ok(self.disk.read().await?),
+        }
     }
 
     /// Moves a journaled answer of an interrupted operation into the record; the caller holds the runner's lock.
@@ -455,5 +464,11 @@ impl<L> Entered<L> {
             return Err(Error::Unfinished(runner.label().to_owned()));
         }
         Ok(())
+    }
+
+    /// What an operation keeps while it asks the server: each version of config.toml that is kept costs as much as the file,
+    /// and a slow server holds many operations up.
+    fn asking(self) -> (Locked<L>, Weak<Snapshot>) {
+        (self.locked, Arc::downgrade(&self.snapshot))
     }
 }

@@ -9,6 +9,7 @@
 
 mod access;
 mod diagnostics;
+mod differences;
 mod draft;
 mod enrollment;
 mod entry;
@@ -17,7 +18,9 @@ mod file;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod http;
+mod new_file;
 mod paths;
+mod redacted;
 mod secrets;
 mod sharing;
 mod similar;
@@ -32,12 +35,15 @@ use std::path::PathBuf;
 
 pub use access::{access_token, credential};
 pub use diagnostics::{Diagnostic, Errors, Place, Placed};
+pub use differences::differing_keys;
 pub use draft::{Draft, DraftCreation, DraftFlags};
 pub use enrollment::{ENVIRONMENT_KEY, enrollment, this_program};
 pub use entry_keys::{EXECUTORS, EntryKey, Kind, unknown_executor};
 pub use http::PORT;
-pub use paths::{Paths, instance_id, paths};
-pub use secrets::secret_variables;
+pub use new_file::{NewEnrollment, NewFile, NewSource, ServedRunner, check_text, sets_nothing};
+pub use paths::{Paths, ROOT_CONFIG, instance_id, paths};
+pub use redacted::{redacted_config, redacted_settings};
+pub use secrets::{secret_files, secret_variables};
 pub use sharing::check_share;
 pub use sources::{Environment, Start, UserDirectories, variable};
 pub use table::split_list;

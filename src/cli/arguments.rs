@@ -5,6 +5,7 @@
 #![allow(rustdoc::broken_intra_doc_links, reason = "[[runners]] in help texts is no link")]
 
 use std::convert::Infallible;
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -14,11 +15,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use super::entry_flags::EntryKeyArguments;
 pub use super::fleet::arguments::FleetArguments;
+pub use super::init::InitArguments;
 use super::row_filter::RowFilter;
 pub use super::shared::arguments::SharedArguments;
 use crate::log::{LogFormat, LogLevel};
 use crate::model::{RunnerId, ServerUrl, TlsFiles, parse_span};
-use crate::secret::{Token, TokenError};
+use crate::secret::{Token, TokenClass, TokenError, without_tokens};
 use crate::settings::{Environment, Overrides, parse_boolean, parse_seconds};
 
 /// Manages the credentials of GitLab runners: registers runners, verifies their tokens, rotates them
@@ -41,7 +43,8 @@ pub struct Arguments {
     pub command: Command,
 }
 
-const EXIT_CODES: &str = "\
+/// The exit codes, below the help text.
+pub(super) const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  failed
@@ -107,6 +110,8 @@ pub enum Api {
 pub enum Command {
     /// Run the daemon, which keeps all runners' tokens valid
     Run(RunArguments),
+    /// Write an agent.toml
+    Init(Box<InitArguments>),
     /// Register a new or an already created runner and write its entry to config.toml
     Register(Box<RegisterArguments>),
     /// Check the tokens in config.toml with the server
@@ -123,6 +128,8 @@ pub enum Command {
     /// Find mistakes in the settings and files, without asking a server
     #[command(visible_alias = "validate")]
     Check(CheckArguments),
+    /// Check the files, the way to each server, each token and the daemon
+    Doctor(DoctorArguments),
     /// Let the daemon read its files again, and wait for the result
     Reload(ReloadArguments),
     /// Show the status of the daemon's runners, or wait until all are ready
@@ -133,11 +140,16 @@ pub enum Command {
     Fleet(Box<FleetArguments>),
     /// Show and repair the runners that machines share over a store
     Shared(Box<SharedArguments>),
+    /// Show the version, with its commit, target and features
+    Version,
     /// Print a shell completion script
     Completions(CompletionsArguments),
     /// Write man pages, for packaging
     #[command(hide = true)]
     Manual(ManualArguments),
+    /// Print the names of the runners in config.toml, for completions
+    #[command(hide = true)]
+    Names,
 }
 
 /// Runs the daemon.
@@ -237,6 +249,21 @@ pub struct StatusArguments {
     /// Maximum time to wait, such as 90s [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = parse_span, requires = "wait")]
     pub timeout: Option<Duration>,
+    /// The daemon's socket.
+    #[command(flatten)]
+    pub socket: SocketArgument,
+}
+
+/// Checks what `check` does, then proxy, name, connection, certificate and clock of each server, whether it is a GitLab,
+/// whether each token is accepted and can be rotated, and the daemon.
+///
+/// Changes nothing, but that a verification makes this machine's manager in GitLab, as gitlab-runner's does. Exits with 0 if
+/// there is no error, else with the code of the first one.
+#[derive(Args, Debug)]
+pub struct DoctorArguments {
+    /// Write the results and the files without secrets to a new file, for a bug report
+    #[arg(long, value_name = "FILE")]
+    pub bundle: Option<PathBuf>,
     /// The daemon's socket.
     #[command(flatten)]
     pub socket: SocketArgument,
@@ -449,9 +476,6 @@ impl TlsArguments {
 /// GitLab then shows a runner as online and creates a runner manager for this machine.
 #[derive(Args, Debug)]
 pub struct VerifyArguments {
-    /// Selected entries.
-    #[command(flatten)]
-    pub selection: Selection,
     /// Remove entries whose token the server rejects, and keep a copy in the state directory; only if the rejection
     /// is genuinely GitLab's
     #[arg(long)]
@@ -459,17 +483,14 @@ pub struct VerifyArguments {
     /// Number of runners of one server that are asked about at the same time [default: in_flight_per_host in agent.toml, or 16]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub parallel: Option<u16>,
+    /// Selected entries.
+    #[command(flatten)]
+    pub selection: Selection,
 }
 
 /// Replaces tokens with new ones and writes them to config.toml. The old tokens stop working at once.
 #[derive(Args, Debug)]
 pub struct RotateArguments {
-    /// Selected entries.
-    #[command(flatten)]
-    pub selection: Selection,
-    /// Select all entries of config.toml
-    #[arg(long, visible_alias = "all", conflicts_with_all = SELECTORS)]
-    pub all_runners: bool,
     /// Access token, to rotate a token that is already rejected, by runner id
     #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     pub pat: Option<SecretArgument>,
@@ -482,6 +503,12 @@ pub struct RotateArguments {
     /// Number of runners of one server that are worked on at the same time [default: in_flight_per_host in agent.toml, or 16]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub parallel: Option<u16>,
+    /// Selected entries.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Select all entries of config.toml
+    #[arg(long, visible_alias = "all", conflicts_with_all = SELECTORS)]
+    pub all_runners: bool,
     /// TLS files for the access token.
     #[command(flatten, next_help_heading = "Server of the access token")]
     pub tls: TlsArguments,
@@ -493,12 +520,6 @@ pub struct RotateArguments {
 /// in GitLab (glrt-), deletes only this machine's runner manager, because the agent cannot recreate the runner.
 #[derive(Args, Debug)]
 pub struct UnregisterArguments {
-    /// Selected entries.
-    #[command(flatten)]
-    pub selection: Selection,
-    /// Select all entries of config.toml
-    #[arg(long, visible_alias = "all", conflicts_with_all = SELECTORS)]
-    pub all_runners: bool,
     /// Do not ask for confirmation: with --all-runners, a terminal is asked first
     #[arg(long)]
     pub yes: bool,
@@ -508,8 +529,14 @@ pub struct UnregisterArguments {
     /// Number of runners of one server that are worked on at the same time [default: in_flight_per_host in agent.toml, or 16]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub parallel: Option<u16>,
-    /// TLS files for a --url and --token without an entry.
+    /// Selected entries.
     #[command(flatten)]
+    pub selection: Selection,
+    /// Select all entries of config.toml
+    #[arg(long, visible_alias = "all", conflicts_with_all = SELECTORS)]
+    pub all_runners: bool,
+    /// TLS files for a --url and --token without an entry.
+    #[command(flatten, next_help_heading = "Server without an entry")]
     pub tls: TlsArguments,
 }
 
@@ -517,6 +544,9 @@ pub struct UnregisterArguments {
 #[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Selection")]
 pub struct Selection {
+    /// Select by name, as --name does
+    #[arg(value_name = "NAME", conflicts_with = "name")]
+    pub positional: Option<NameArgument>,
     /// Select by name
     #[arg(short, long, value_name = "NAME")]
     pub name: Option<String>,
@@ -534,7 +564,7 @@ pub struct Selection {
     pub token_file: Option<PathBuf>,
 }
 
-const SELECTORS: [&str; 5] = ["name", "url", "id", "token", "token_file"];
+const SELECTORS: [&str; 6] = ["positional", "name", "url", "id", "token", "token_file"];
 
 /// Prints a shell completion script.
 #[derive(Args, Debug)]
@@ -544,7 +574,7 @@ pub struct CompletionsArguments {
     pub shell: CompletionShell,
 }
 
-/// Writes a man page for the program and one for each command.
+/// Writes the man pages of the program, of each command, and of agent.toml.
 #[derive(Args, Debug)]
 pub struct ManualArguments {
     /// Existing directory
@@ -561,6 +591,39 @@ pub enum CompletionShell {
     Zsh,
     /// fish
     Fish,
+}
+
+/// A name on the command line, which can be a token by mistake.
+#[derive(Clone)]
+pub struct NameArgument(String);
+
+impl NameArgument {
+    /// The name.
+    ///
+    /// # Errors
+    /// The class of a token.
+    pub(super) fn name(&self) -> Result<&str, TokenClass> {
+        self.token().and_then(|token| token.class()).map_or(Ok(&self.0), Err)
+    }
+
+    /// The token that it is by mistake.
+    fn token(&self) -> Option<Token> {
+        Token::parse(self.0.trim()).ok().filter(|token| token.class().is_some())
+    }
+}
+
+impl FromStr for NameArgument {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for NameArgument {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&without_tokens(&self.0))
+    }
 }
 
 /// A secret on the command line. Parsing accepts any text, so that clap's errors never print it.
@@ -607,6 +670,7 @@ impl Arguments {
             Command::Status(StatusArguments { socket, .. })
             | Command::Health(HealthArguments { socket, .. })
             | Command::Check(CheckArguments { socket })
+            | Command::Doctor(DoctorArguments { socket, .. })
             | Command::Reload(ReloadArguments { socket, .. }) => Overrides { socket: socket.socket.clone(), ..files },
             Command::Register(_)
             | Command::Verify(_)
@@ -616,44 +680,59 @@ impl Arguments {
             | Command::Plan(_)
             | Command::Fleet(_)
             | Command::Shared(_)
+            | Command::Init(_)
+            | Command::Version
             | Command::Completions(_)
-            | Command::Manual(_) => files,
+            | Command::Manual(_)
+            | Command::Names => files,
         }
     }
 
     /// The valid tokens on the command line; an invalid one ends the command at once.
     #[must_use]
     pub fn secrets(&self) -> Vec<Token> {
-        let (first, second) = match &self.command {
+        match &self.command {
             Command::Register(register) => {
-                let tokens = [&register.token, &register.registration_token].into_iter().flatten();
-                let of_entry = register.entry.keys.secrets();
-                return tokens.filter_map(|argument| argument.token().ok()).chain(of_entry).collect();
+                let tokens = valid([&register.token, &register.registration_token]);
+                tokens.chain(register.entry.keys.secrets()).collect()
             }
-            Command::Verify(verify) => (&verify.selection.token, &None),
-            Command::Rotate(rotate) => (&rotate.selection.token, &rotate.pat),
-            Command::Unregister(unregister) => (&unregister.selection.token, &None),
+            Command::Verify(verify) => verify.selection.secrets().collect(),
+            Command::Rotate(rotate) => rotate.selection.secrets().chain(valid([&rotate.pat])).collect(),
+            Command::Unregister(unregister) => unregister.selection.secrets().collect(),
+            Command::Fleet(fleet) => fleet.secrets(),
             Command::Run(_)
             | Command::List(_)
             | Command::Plan(_)
             | Command::Check(_)
+            | Command::Doctor(_)
             | Command::Reload(_)
-            | Command::Fleet(_)
             | Command::Shared(_)
             | Command::Status(_)
             | Command::Health(_)
+            | Command::Init(_)
+            | Command::Version
             | Command::Completions(_)
-            | Command::Manual(_) => (&None, &None),
-        };
-        [first, second].into_iter().flatten().filter_map(|argument| argument.token().ok()).collect()
+            | Command::Manual(_)
+            | Command::Names => Vec::new(),
+        }
     }
 }
 
+fn valid<const N: usize>(arguments: [&Option<SecretArgument>; N]) -> impl Iterator<Item = Token> {
+    arguments.into_iter().flatten().filter_map(|argument| argument.token().ok())
+}
+
 impl Selection {
+    /// The tokens in it.
+    fn secrets(&self) -> impl Iterator<Item = Token> {
+        valid([&self.token]).chain(self.positional.as_ref().and_then(NameArgument::token))
+    }
+
     /// Whether no criteria were given.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.name.is_none()
+        self.positional.is_none()
+            && self.name.is_none()
             && self.url.is_none()
             && self.id.is_none()
             && self.token.is_none()

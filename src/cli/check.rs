@@ -13,9 +13,11 @@ use super::text::printable;
 use super::{Error, Exit};
 use crate::model::RunnerKey;
 use crate::settings::{self, Paths, Settings};
-use crate::store::{Record, Snapshot};
+use crate::store::{Record, Snapshot, Store};
 
-pub(super) use finding::{Finding, Severity, count_text};
+pub(super) use finding::{Finding, Severity};
+
+use finding::count_text;
 
 /// What was found, and what can be worked with nevertheless.
 pub(super) struct Checked {
@@ -25,6 +27,8 @@ pub(super) struct Checked {
     pub(super) paths: Paths,
     /// The settings, if they are valid.
     pub(super) settings: Option<Settings>,
+    /// The disk, if it can be opened.
+    pub(super) store: Option<Store>,
     /// config.toml, if it can be read.
     pub(super) snapshot: Option<Arc<Snapshot>>,
     /// The valid records.
@@ -53,6 +57,7 @@ pub(super) async fn checked(context: &Context<'_>) -> Result<Checked, Error> {
     secrets::check(&settings, &checked.records, findings);
     runners::check_files(&settings, checked.snapshot.as_deref(), &checked.paths, findings).await;
     if let Some(snapshot) = &checked.snapshot {
+        runners::check_tokens(snapshot, &checked.paths, findings);
         runners::check_inventory(&settings.engine, checked.records.clone(), snapshot, &checked.paths, findings).await;
     }
     checked.settings = Some(settings);
@@ -82,7 +87,7 @@ async fn read(context: &Context<'_>) -> Result<Checked, Error> {
     {
         files::check_start(context, settings, store, &mut findings).await;
     }
-    Ok(Checked { findings, paths, settings, snapshot, records })
+    Ok(Checked { findings, paths, settings, store: opened, snapshot, records })
 }
 
 /// Errors of the settings come first, as they do in the file.

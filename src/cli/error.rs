@@ -235,7 +235,7 @@ fn of_store(error: &sharing::Error) -> Exit {
     if error.is_passing() { Exit::Unreachable } else { Exit::LocalFile }
 }
 
-fn of_class(class: ErrorClass) -> Exit {
+pub(super) fn of_class(class: ErrorClass) -> Exit {
     match class {
         ErrorClass::RefusedByServer => Exit::Refused,
         ErrorClass::Unreachable => Exit::Unreachable,

@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// # Errors
 /// The error of the system; the process can continue as it is.
 pub(super) fn hand_over(start: &Start, arguments: &Arguments) -> io::Result<()> {
-    if start.is_second || matches!(arguments.command, Command::Completions(_) | Command::Manual(_)) {
+    if start.is_second || matches!(arguments.command, Command::Version | Command::Completions(_) | Command::Manual(_)) {
         return Ok(());
     }
     let variables = find_variables(&arguments.overrides(), &start.environment)?;

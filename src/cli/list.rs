@@ -1,6 +1,8 @@
 //! `list`: the runners in config.toml, without contacting a server.
 
 use std::borrow::Borrow;
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use super::arguments::ListArguments;
@@ -19,16 +21,25 @@ use crate::store::{self, Store};
 
 /// Lists the runners. Reads only, and needs neither agent.toml nor a state directory.
 pub(super) async fn list(context: &Context<'_>, arguments: &ListArguments) -> Result<Exit, Error> {
-    let store = open(settings::paths(&context.overrides, &context.environment).store())?;
+    let paths = settings::paths(&context.overrides, &context.environment);
+    let store = open(paths.store())?;
     let candidates = read_candidates(&store).await?;
     let now = context.now();
-    if candidates.is_empty() && !context.reporter.is_json() {
-        context.reporter.answer(&format!("no runners in {}\n", store.config_path().display()));
-        return Ok(Exit::Done);
+    if candidates.is_empty() {
+        let is_there = store.read().await?.exists;
+        check_missing(context, &store, is_there, paths.is_root)?;
+        if !context.reporter.is_json() {
+            let missing = if is_there { "" } else { ", which does not exist" };
+            context.reporter.answer(&format!("no runners in {}{missing}\n", store.config_path().display()));
+            return Ok(Exit::Done);
+        }
     }
     // Made anew for each pass, and never all at once.
     let is_shown = |report: &RunnerReport| arguments.filter.matches(report, now);
-    let reports = || candidates.iter().flat_map(|candidate| reports(candidate, now)).filter(is_shown);
+    let reports = || {
+        let rows = candidates.iter().flat_map(|candidate| reports(candidate, now));
+        rows.map(|report| report.as_of(now)).filter(is_shown)
+    };
     if !arguments.filter.is_empty() && reports().next().is_none() && !context.reporter.is_json() {
         context.reporter.answer("no runner matches\n");
         return Ok(Exit::Done);
@@ -52,6 +63,26 @@ pub(super) async fn list(context: &Context<'_>, arguments: &ListArguments) -> Re
         context.reporter.runners(reports(), || columns(&HEADINGS[..7], reports, now, screen));
     }
     Ok(Exit::Done)
+}
+
+/// Refuses to call a machine without runners only because another file is meant.
+fn check_missing(context: &Context<'_>, store: &Store, is_there: bool, is_root: bool) -> Result<(), Error> {
+    let remedy = if is_there {
+        return Ok(());
+    } else if context.overrides.config.is_some() {
+        "name an existing file with --config".to_owned()
+    } else if !is_root && store.config_path() != Path::new(settings::ROOT_CONFIG) && may_exist(settings::ROOT_CONFIG) {
+        format!("root's runners are in {}: use sudo, or name a file with --config", settings::ROOT_CONFIG)
+    } else {
+        return Ok(());
+    };
+    let message = format!("{} does not exist", store.config_path().display());
+    Err(Error::Verdict { exit: Exit::LocalFile, message, hint: Some(remedy) })
+}
+
+/// Whether a file is there, or in a directory that this user may not look into.
+fn may_exist(path: &str) -> bool {
+    look(Path::new(path)).map_or_else(|error| error.kind() == io::ErrorKind::PermissionDenied, |_| true)
 }
 
 /// Reads all runners that this machine has an entry or a record of.

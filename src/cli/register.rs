@@ -1,5 +1,6 @@
 //! `register`: makes a runner, or takes a created one, and writes its entry. Safe to repeat.
 
+mod differences;
 pub(super) mod draft;
 mod existing;
 mod prompt;
@@ -125,7 +126,7 @@ impl Registrar {
                     existing.into_managed().map_or_else(|| self.unregistered(), |managed| self.sited(managed));
                 return self.make(managed, TargetEntry::Same).await;
             }
-            Existing::Same(managed) => self.unchanged(&managed.runner),
+            Existing::Same(managed) => self.unchanged(&managed.runner).await?,
             Existing::Gone(managed) => self.restore(*managed).await?,
             Existing::Given(managed) => self.check(*managed, true).await?,
             Existing::Unknown(managed) => self.check(*managed, self.is_named).await?,
@@ -160,8 +161,17 @@ impl Registrar {
         record_report(runner, self.session.now())
     }
 
-    fn unchanged(&self, runner: &Runner) -> RunnerOutcome {
-        RunnerOutcome::done(self.report(runner), Action::Unchanged, "registered already, nothing was changed")
+    async fn unchanged(&self, runner: &Runner) -> Result<RunnerOutcome, Error> {
+        let line = "registered already, nothing was changed";
+        let outcome = RunnerOutcome::done(self.report(runner), Action::Unchanged, line);
+        Ok(RunnerOutcome { hint: self.differences(runner).await?, ..outcome })
+    }
+
+    /// What was asked for and the runner has otherwise, with the remedy.
+    async fn differences(&self, runner: &Runner) -> Result<Option<String>, Error> {
+        let disk = self.session.ops().disk();
+        let texts = disk.texts(runner.target()).await.map_err(ops::Error::from)?;
+        Ok(differences::hint(&self.enrollment, runner, texts.first(), disk.config_path()))
     }
 
     fn driver(&self, managed: ManagedRunner, enrollment: Option<Enrollment>, entry_fate: EntryFate) -> Driver {
@@ -209,7 +219,8 @@ impl Registrar {
             "warning: config.toml has runner {label} at {} already, whose token is accepted: nothing was registered",
             self.enrollment.site.url
         ));
-        Ok(RunnerOutcome::done(report, action, "there already, nothing was changed"))
+        let outcome = RunnerOutcome::done(report, action, "there already, nothing was changed");
+        Ok(RunnerOutcome { hint: self.differences(&driver.runner).await?, ..outcome })
     }
 
     /// Registers the runner; `None` if another process was faster.
@@ -226,7 +237,7 @@ impl Registrar {
         let drive = self.session.drive(&mut driver, entry.goal(), Budget::Within(self.mode.wait)).await;
         match drive.outcome() {
             Some(Outcome::Registered(_)) => {}
-            Some(Outcome::Adopted(_)) => return Ok(Some(self.unchanged(&driver.runner))),
+            Some(Outcome::Adopted(_)) => return Ok(Some(self.unchanged(&driver.runner).await?)),
             Some(Outcome::Released) => return Ok(None),
             _ if drive.is_interrupted => return Err(Error::Interrupted("nothing was registered".to_owned())),
             outcome => return Err(self.explained(outcome, drive)),

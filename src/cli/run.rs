@@ -94,6 +94,7 @@ fn of_state(runner: &RunnerReport, is_accepted: bool) -> Exit {
         | StateName::NotRenewable
         | StateName::Failed
         | StateName::Retired
+        | StateName::Expired
         | StateName::Unusable
         | StateName::Unknown => Exit::Refused,
     }

@@ -9,7 +9,7 @@ use super::arguments::{SecretArgument, Selection};
 use crate::engine::{Inventory, ManagedRunner};
 use crate::model::{RunnerId, ServerUrl};
 use crate::ops::Runner;
-use crate::secret::{Digest, Source, Token, TokenPurpose, read_descriptor, read_stream};
+use crate::secret::{Digest, Source, Token, TokenClass, TokenPurpose, read_descriptor, read_stream};
 use crate::settings::Environment;
 use crate::store::{Entry, EntryProblem, Record, Snapshot};
 
@@ -149,7 +149,10 @@ impl RunnerSelector {
     ///
     /// # Errors
     /// [`Error::Usage`] or [`Error::Secret`] for an invalid or unreadable token.
-    pub(super) fn new(selection: Selection, environment: &Environment) -> Result<Self, Error> {
+    pub(super) fn new(mut selection: Selection, environment: &Environment) -> Result<Self, Error> {
+        if let Some(positional) = selection.positional.take() {
+            selection.name = Some(positional.name().map_err(misplaced_token)?.to_owned());
+        }
         let token = match (&selection.token, &selection.token_file) {
             (Some(argument), _) => Some(argument_token("--token", argument, TokenPurpose::Runner)?),
             (None, Some(path)) => Some(read_file(path, environment, TokenPurpose::Runner)?),
@@ -246,6 +249,13 @@ impl std::fmt::Display for RunnerSelector {
         ];
         formatter.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(" and "))
     }
+}
+
+/// A token where a name belongs; it is not repeated.
+fn misplaced_token(class: TokenClass) -> Error {
+    Error::Usage(format!(
+        "this is {class}, not a name: select by token with --token-file, or by name; anyone who could see the command line has read it"
+    ))
 }
 
 /// The token of a flag.

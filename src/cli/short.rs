@@ -28,7 +28,7 @@ pub(super) fn tone_of(state: StateName) -> Tone {
     match state {
         StateName::Active => Tone::Good,
         StateName::Unregistered | StateName::Uncertain | StateName::NotRenewable | StateName::Unknown => Tone::Doubtful,
-        StateName::Rejected | StateName::Failed | StateName::Unusable => Tone::Bad,
+        StateName::Rejected | StateName::Expired | StateName::Failed | StateName::Unusable => Tone::Bad,
         StateName::Retired => Tone::Quiet,
     }
 }

@@ -1123,7 +1123,8 @@ async fn readiness_follows_the_last_answer_of_the_server() {
     let fixture = DaemonFixture::new(Some(secs(86_400)));
     fixture.add_found("found");
     fixture.server.inject_always("verify", Some(Fault::Fail(UNKNOWN)));
-    let parts = fixture.parts();
+    let mut parts = fixture.parts();
+    parts.reload = Box::new(|| Box::pin(ready(Ok(rotating_found()))));
     let registry = parts.registry.clone();
     let (notices, inbox) = mpsc::unbounded_channel();
     let why = || registry.readiness().waiting_for.into_iter().map(|unready| unready.why).collect::<Vec<_>>().join("; ");

@@ -167,6 +167,10 @@ impl Client {
         checked.map_err(|failure| Error::new(endpoint, site.url.authority(), String::new(), failure))
     }
 
+    pub(super) fn transport(&self) -> &Transport {
+        &self.0
+    }
+
     /// Sends one request, reads its answer and logs one line.
     pub(super) async fn call<T>(
         &self,

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use crate::model::Timestamp;
+use crate::model::{Site, Timestamp};
 
 use super::disposition::is_client_error;
 use super::{AnswerText, Disposition, Endpoint, ErrorClass, ErrorKind};
@@ -78,6 +78,11 @@ impl CallFailure {
 impl Error {
     pub(super) fn new(endpoint: Endpoint, host: String, request_id: String, failure: CallFailure) -> Self {
         Self(Box::new(FailedCall { endpoint, host, request_id, failure }))
+    }
+
+    /// A failure before a probe was sent.
+    pub(super) fn of_probe(site: &Site, failure: CallFailure) -> Self {
+        Self::new(Endpoint::Probe, site.url.authority(), String::new(), failure)
     }
 
     /// The call that failed.

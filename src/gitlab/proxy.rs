@@ -24,18 +24,69 @@ pub(super) struct Route {
     variable: &'static str,
 }
 
+/// The way to a site, with its reason. Its `Display` hides passwords.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// By way of a proxy.
+    Proxy(Route),
+    /// Without a proxy.
+    Direct(DirectReason),
+}
+
+/// Why a site is connected to directly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum DirectReason {
+    /// No variable names a proxy for its scheme, `https` or `http`.
+    NoProxy(&'static str),
+    /// HTTP_PROXY may be the choice of a web request.
+    Cgi,
+    /// It is on this machine.
+    Loopback,
+    /// This entry of NO_PROXY excludes it.
+    Excluded(String),
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Proxy(route) => write!(formatter, "by way of {route}"),
+            Self::Direct(DirectReason::NoProxy(scheme)) => {
+                write!(formatter, "none: no variable names a proxy for {scheme}")
+            }
+            Self::Direct(DirectReason::Cgi) => formatter.write_str("none: HTTP_PROXY is not used in a CGI program"),
+            Self::Direct(DirectReason::Loopback) => formatter.write_str("none: the server is on this machine"),
+            Self::Direct(DirectReason::Excluded(entry)) => {
+                write!(formatter, "none: `{entry}` in NO_PROXY excludes the server")
+            }
+        }
+    }
+}
+
 impl Proxies {
     /// The proxy for a site; `None` if it is connected to directly.
     ///
     /// # Errors
     /// [`ErrorKind::ProxySetting`] if the address of its proxy is invalid.
     pub(super) fn route(&self, site: &ServerUrl) -> Result<Option<Route>, CallFailure> {
-        let setting = if site.is_https() { &self.https } else { &self.http };
-        let Some(setting) = setting else { return Ok(None) };
+        match self.way(site)? {
+            Way::Proxy(route) => Ok(Some(route)),
+            Way::Direct(_) => Ok(None),
+        }
+    }
+
+    /// The way to a site, with its reason.
+    ///
+    /// # Errors
+    /// As [`Proxies::route`].
+    pub(super) fn way(&self, site: &ServerUrl) -> Result<Way, CallFailure> {
+        let (setting, scheme) = if site.is_https() { (&self.https, "https") } else { (&self.http, "http") };
+        let Some(setting) = setting else { return Ok(Way::Direct(DirectReason::NoProxy(scheme))) };
         // A web server passes the header `Proxy` of any request as HTTP_PROXY.
-        let is_of_request = self.is_cgi && !site.is_https();
-        if is_of_request || self.exclude(site.host(), site.port()) {
-            return Ok(None);
+        if self.is_cgi && !site.is_https() {
+            return Ok(Way::Direct(DirectReason::Cgi));
+        }
+        if let Some(reason) = self.exclusion(site.host(), site.port()) {
+            return Ok(Way::Direct(reason));
         }
         let invalid = |problem: &str| {
             let variable = setting.variable;
@@ -46,7 +97,7 @@ impl Proxies {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(invalid("has a scheme other than http and https"));
         }
-        Ok(Some(Route { url, variable: setting.variable }))
+        Ok(Way::Proxy(Route { url, variable: setting.variable }))
     }
 
     /// The proxies for a client.
@@ -58,13 +109,14 @@ impl Proxies {
         })
     }
 
-    fn exclude(&self, host: &str, port: u16) -> bool {
+    fn exclusion(&self, host: &str, port: u16) -> Option<DirectReason> {
         let ip = host.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
         if host == "localhost" || ip.is_some_and(|ip| ip.is_loopback()) {
-            return true;
+            return Some(DirectReason::Loopback);
         }
         let entries = self.no_proxy.as_deref().unwrap_or_default().split(',').map(|entry| entry.trim().to_lowercase());
-        entries.filter(|entry| !entry.is_empty()).any(|entry| excludes(&entry, host, ip, port))
+        let mut entries = entries.filter(|entry| !entry.is_empty());
+        entries.find(|entry| excludes(entry, host, ip, port)).map(DirectReason::Excluded)
     }
 }
 
@@ -168,6 +220,12 @@ impl fmt::Debug for Route {
 }
 
 impl Route {
+    /// The host and the port of the proxy.
+    pub(super) fn host_and_port(&self) -> (String, u16) {
+        let host = self.url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        (host, self.url.port_or_known_default().unwrap_or_default())
+    }
+
     /// Blames the proxy for a failure that is its own, and names it in any other.
     pub(super) async fn blamed(&self, site: &Site, failure: CallFailure, within: Duration) -> CallFailure {
         let refused = |status, source| CallFailure {

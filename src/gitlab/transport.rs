@@ -138,6 +138,10 @@ impl Transport {
         &self.other_addresses
     }
 
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
     pub(super) fn in_flight_per_host(&self) -> usize {
         self.config.in_flight()
     }

@@ -74,6 +74,8 @@ named_enum! {
         Failed = "failed",
         /// Unregistered by the agent.
         Retired = "retired",
+        /// The token was valid when the server was last asked, and has expired since. Only `list` and `status` report it.
+        Expired = "expired",
         /// Its entry cannot be used. Only `list` reports it.
         Unusable = "unusable",
         /// Not yet verified with the server.

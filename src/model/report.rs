@@ -95,6 +95,27 @@ pub struct RunnerReport {
     pub sharing: Option<Box<SharingReport>>,
 }
 
+impl RunnerReport {
+    /// The report as it reads now: a token that was valid when the server was last asked may have expired since.
+    #[must_use]
+    pub fn as_of(self, now: Timestamp) -> Self {
+        let was_valid = match self.state {
+            StateName::Active | StateName::NotRenewable | StateName::Unknown => true,
+            StateName::Unregistered
+            | StateName::Uncertain
+            | StateName::Rejected
+            | StateName::Failed
+            | StateName::Retired
+            | StateName::Expired
+            | StateName::Unusable => false,
+        };
+        if was_valid && self.token_expires_at.is_some_and(|at| at <= now) {
+            return Self { state: StateName::Expired, ..self };
+        }
+        self
+    }
+}
+
 /// When a runner's token is rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedRotation {

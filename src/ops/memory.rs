@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::{
@@ -511,6 +511,8 @@ pub(crate) struct DiskState {
     pub(crate) damaged_held: BTreeSet<RunnerKey>,
     /// The runners whose records cannot be read.
     pub(crate) damaged_records: BTreeSet<RunnerKey>,
+    /// The versions of config.toml that were read.
+    pub(crate) versions: Vec<Weak<Snapshot>>,
     /// How often each record was read.
     pub(crate) record_reads: BTreeMap<RunnerKey, usize>,
     /// All writes, in order.
@@ -667,9 +669,11 @@ impl Disk for MemoryDisk {
             *times -= 1;
             return Err(store::Error::Stopped);
         }
-        let DiskState { entries, known, exposure, .. } = &mut *state;
+        let DiskState { entries, known, exposure, versions, .. } = &mut *state;
         let found = known.read(entries);
-        Ok(Arc::new(Snapshot::new(entries.clone(), true).with_found(found).with_exposure(*exposure)))
+        let snapshot = Arc::new(Snapshot::new(entries.clone(), true).with_found(found).with_exposure(*exposure));
+        versions.push(Arc::downgrade(&snapshot));
+        Ok(snapshot)
     }
 
     async fn edit(&self, edit: Edit) -> Result<Edited, store::Error> {

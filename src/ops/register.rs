@@ -11,7 +11,7 @@ use super::{
 };
 use crate::gitlab::{RegisterParameters, Registered, Shape};
 use crate::lifecycle::Outcome;
-use crate::model::{Credential, RunnerKey, Site, StateName};
+use crate::model::{Credential, RegisteredWith, RunnerKey, Site, StateName};
 use crate::secret::Token;
 use crate::store::{EntryText, Intent, JournalOperation, Urgency};
 
@@ -174,6 +174,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         record.is_copy = false;
         record.machine.clone_from(&self.identity.machine);
         record.name = Some(enrollment.entry.name.clone());
+        record.registered_with = registered_with(enrollment).map(Box::new);
     }
 
     async fn register_by_source(
@@ -263,4 +264,35 @@ pub(super) fn warn_of_orphan(intent: &Intent) {
             "the answer to a registration was lost: GitLab may have created a runner with this description at this time; delete it there if it is listed as never contacted"
         );
     }
+}
+
+/// The settings in GitLab that a registration of this enrollment asks for; `None` for a given token.
+#[must_use]
+pub fn registered_with(enrollment: &Enrollment) -> Option<RegisteredWith> {
+    match &enrollment.source {
+        RegistrationSource::Given(_) => return None,
+        RegistrationSource::Registration(_) | RegistrationSource::V1(_) | RegistrationSource::Created(_) => {}
+    }
+    let RegisterParameters {
+        description,
+        maintenance_note,
+        mut tag_list,
+        run_untagged,
+        locked,
+        paused,
+        access_level,
+        maximum_timeout,
+        info: _,
+    } = enrollment.parameters.clone();
+    tag_list.sort();
+    Some(RegisteredWith {
+        description,
+        tag_list,
+        run_untagged,
+        locked,
+        paused,
+        access_level: access_level.map(|level| level.as_str().to_owned()),
+        maximum_timeout_secs: maximum_timeout.map(|timeout| timeout.as_secs()),
+        maintenance_note,
+    })
 }

@@ -46,6 +46,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             return Ok(Completed::new(Outcome::Contested, None));
         }
         let lost_before = entered.pending.take().filter(Pending::is_lost_reset);
+        let (mut locked, _) = entered.asking();
         if access_token.is_none() && lost_before.is_some() {
             return Err(store::Error::Unsettled { key: runner.record.key.clone() }.into());
         }
@@ -98,7 +99,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             return self.keep_odd_reset(runner, credential, oddity, intent, access_token.is_some(), inquiry).await;
         }
         // Others may ask the server while this one waits for the disk: changes that wait together are made together.
-        entered.locked.give_place_back();
+        locked.give_place_back();
         Ok(self.keep_rotated(runner, credential, date, access_token.is_some(), now, over).await)
     }
 

@@ -110,6 +110,7 @@ impl Runner {
             state: None,
             since: None,
             moved_from: None,
+            registered_with: None,
             shared: None,
         };
         Self { is_recorded: false, ..Self::recorded(record, site) }

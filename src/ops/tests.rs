@@ -1633,6 +1633,27 @@ async fn without_a_state_directory_no_token_is_spent_for_an_entry_that_is_gone()
 }
 
 #[tokio::test(start_paused = true)]
+async fn request_that_takes_long_keeps_no_version_of_config_toml() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let kept = || fixture.disk.state().versions.iter().filter(|version| version.strong_count() > 0).count();
+    for call in ["verify", "reset"] {
+        fixture.server.inject(call, Fault::AnswerAfter(Duration::from_secs(10)));
+        let work = async {
+            match call {
+                "verify" => fixture.ops.verify(&mut runner, &inquiry()).await,
+                _ => fixture.ops.rotate(&mut runner, None, &inquiry()).await,
+            }
+        };
+        tokio::pin!(work);
+        assert!(tokio::time::timeout(Duration::from_secs(5), &mut work).await.is_err(), "{call} is answered later");
+        assert_eq!(fixture.server.calls().last(), Some(&call));
+        assert_eq!(kept(), 0, "{call}");
+        work.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn twins_take_their_locks_in_turn() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;

@@ -40,11 +40,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// [`Error::Asking`] if the token is refused or the server does not answer, [`Error::Disk`] if config.toml or the
     /// record cannot be read or written, [`Error::FirstApi`] for a runner of the API v1.
     pub async fn verify(&self, runner: &mut Runner, inquiry: &Inquiry<'_>) -> Result<Completed, Error> {
-        let mut entered = self.enter(runner).await?;
+        let entered = self.enter(runner).await?;
         entered.check_unfinished(runner)?;
         refuse_first_api(runner)?;
         let mut unknown = self.note_unknown(runner, &entered.snapshot, inquiry.now.at).await?;
         let unnamed = self.note_unnamed(runner, &entered.snapshot, inquiry.now.at).await?;
+        let (mut locked, version) = entered.asking();
         unknown.extend(unnamed.iter().cloned());
         let newer = match self.ask_newer(runner, &unknown, inquiry).await? {
             Asked::Adopted(answer) => {
@@ -56,9 +57,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if runner.record.credential.is_none() {
             return Ok(Completed::new(Outcome::Lost { retry_after: None }, newer.date));
         }
-        match self.verify_own(runner, &mut entered.locked, inquiry).await {
+        match self.verify_own(runner, &mut locked, inquiry).await {
             Ok(verified) if unnamed.is_empty() => {
-                self.correct_entry(runner, &entered.snapshot, &newer, verified, inquiry).await
+                let snapshot = self.in_force(&version).await?;
+                self.correct_entry(runner, &snapshot, &newer, verified, inquiry).await
             }
             Ok(verified) => self.correct_unnamed(runner, &unnamed, &newer, verified, inquiry).await,
             Err(error) if error.outcome() == Outcome::Refused => {
@@ -68,11 +70,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 let expiry = runner.times().map_or(Expiry::Unknown, |(_, expiry)| expiry);
                 let inquiry = &Inquiry { is_dead: inquiry.is_dead || inquiry.is_proof(&asked, expiry), ..*inquiry };
                 if inquiry.is_dead && !runner.is_leaving {
-                    let is_copy = |token: &Token| is_in_copy_alone(runner, &entered.snapshot, token);
+                    let snapshot = self.in_force(&version).await?;
+                    let is_copy = |token: &Token| is_in_copy_alone(runner, &snapshot, token);
                     if let Some((token, id)) = newer.foreign.iter().find(|(token, _)| !is_copy(token)) {
                         return self.take_over(runner, token, *id, inquiry).await;
                     }
-                    self.hand_copies_over(runner, &entered.snapshot, &newer).await?;
+                    self.hand_copies_over(runner, &snapshot, &newer).await?;
                 }
                 let twin = match self.ask_twin(runner, inquiry).await? {
                     Asked::Adopted(answer) => return self.adopted(runner, &answer, inquiry).await,

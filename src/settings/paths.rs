@@ -28,7 +28,8 @@ pub struct Paths {
     pub is_root: bool,
 }
 
-const ROOT_CONFIG: &str = "/etc/gitlab-runner/config.toml";
+/// config.toml of root.
+pub const ROOT_CONFIG: &str = "/etc/gitlab-runner/config.toml";
 const ROOT_AGENT_CONFIG: &str = "/etc/runner-agent/agent.toml";
 const ROOT_STATE: &str = "/var/lib/runner-agent";
 const ROOT_RUNTIME: &str = "/run/runner-agent";

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
@@ -25,7 +25,7 @@ pub fn secret_variables(overrides: &Overrides, environment: &Environment) -> Vec
     let own = own.iter().chain(&ACCESS_TOKENS).map(|[name, _]| *name);
     let mut names: BTreeSet<String> = own.chain(entry_keys::secret_variables()).map(str::to_owned).collect();
     let agent_toml: Table = text(&paths.agent_config).parse().unwrap_or_default();
-    named_by_agent_toml(&Value::Table(agent_toml), &mut names);
+    texts_of("env", &Value::Table(agent_toml), &mut names);
     names.extend(token_variables(text(&paths.config)));
     let secrets: Vec<_> = names.iter().filter_map(|name| environment.text(name)).collect();
     let is_secret = |name: &str, value: &str| {
@@ -39,6 +39,19 @@ pub fn secret_variables(overrides: &Overrides, environment: &Environment) -> Vec
     set.filter(|(name, value)| is_secret(&name.to_string_lossy(), &value.to_string_lossy()))
         .map(|(name, _)| name.clone())
         .collect()
+}
+
+/// Lists the files that the variables and agent.toml name as the source of a secret, also if other settings are invalid.
+#[must_use]
+pub fn secret_files(overrides: &Overrides, environment: &Environment) -> Vec<PathBuf> {
+    let paths = paths(overrides, environment);
+    let own = [REGISTRATION_TOKEN, TOKEN, PASSWORD, ENCRYPTION_KEY];
+    let mut files: Vec<_> = own.iter().chain(&ACCESS_TOKENS).filter_map(|[_, name]| environment.path(name)).collect();
+    let agent_toml: Table = text(&paths.agent_config).parse().unwrap_or_default();
+    let (mut named, directory) = (BTreeSet::new(), paths.agent_config.parent().unwrap_or(Path::new("")));
+    texts_of("file", &Value::Table(agent_toml), &mut named);
+    files.extend(named.iter().map(|file| directory.join(file)));
+    files
 }
 
 fn is_proxy(name: &str) -> bool {
@@ -63,14 +76,14 @@ fn text(path: &Path) -> String {
     text
 }
 
-/// Adds each name in `{ env = "NAME" }`, at any depth.
-fn named_by_agent_toml(value: &Value, names: &mut BTreeSet<String>) {
+/// Adds each text of a key, such as the name in `{ env = "NAME" }`, at any depth.
+fn texts_of(key: &str, value: &Value, texts: &mut BTreeSet<String>) {
     match value {
         Value::Table(table) => {
-            names.extend(table.get("env").and_then(Value::as_str).map(str::to_owned));
-            table.values().for_each(|value| named_by_agent_toml(value, names));
+            texts.extend(table.get(key).and_then(Value::as_str).map(str::to_owned));
+            table.values().for_each(|value| texts_of(key, value, texts));
         }
-        Value::Array(values) => values.iter().for_each(|value| named_by_agent_toml(value, names)),
+        Value::Array(values) => values.iter().for_each(|value| texts_of(key, value, texts)),
         Value::String(_) | Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) => {}
     }
 }

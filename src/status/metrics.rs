@@ -370,6 +370,12 @@ mod tests {
         info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
         let help = "Server time minus local time at the last response with a date, accurate to a second.";
         let clock_skew = gauge("clock_skew_seconds", help, &["host"]);
+        for (name, help) in [
+            ("settings_in_force", "1 if agent.toml as it is on the disk is in force, 0 if it is invalid."),
+            ("config_in_force", "1 if config.toml as it is on the disk is in force, 0 if it cannot be read."),
+        ] {
+            gauge(name, help, &[]).with_label_values::<&str>(&[]).set(1.0);
+        }
         let state_labels = [RUNNER.as_slice(), &["state"]].concat();
         let state = gauge("state", "1 for the runner's current state, 0 for all others.", &state_labels);
         let known = RUNNER_GAUGES.into_iter().chain(SHARED_GAUGES);

@@ -143,7 +143,8 @@ mod tests {
                 }
                 "/status" => {
                     let runners: Vec<_> = sources.registry.runners().into_iter().map(|status| status.report).collect();
-                    assert!(text == serde_json::to_string_pretty(&Report::new(runners)).unwrap() + "\n");
+                    let whole = Report { daemon: Some(sources.registry.daemon()), ..Report::new(runners) };
+                    assert!(text == serde_json::to_string_pretty(&whole).unwrap() + "\n");
                 }
                 _ => {
                     let readiness: Readiness = serde_json::from_str(&text).unwrap();

@@ -10,6 +10,8 @@ use crate::model::RunnerKey;
 
 const RUN_AS_OWNER: &str = "run as that user or as root, or change the file's owner";
 
+const USE_SUDO: &str = "use sudo, or run as the user that the file belongs to";
+
 const GIVE_CAPABILITIES: &str = "it is root without the capability for this, as in the sandbox of its service: give the file to root, or the service its group by `SupplementaryGroups=`, or another user's files by `CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER` in a drop-in";
 
 /// The acts that write nothing.
@@ -287,7 +289,12 @@ impl Error {
         let is_owner = matches!(self, Self::Owner { .. });
         // One with words of its own has its remedy in them.
         let is_refused = matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied && source.get_ref().is_none());
-        if is_root { (is_owner || is_refused).then_some(GIVE_CAPABILITIES) } else { is_owner.then_some(RUN_AS_OWNER) }
+        match (is_owner, is_refused) {
+            (false, false) => None,
+            _ if is_root => Some(GIVE_CAPABILITIES),
+            (true, _) => Some(RUN_AS_OWNER),
+            (false, true) => Some(USE_SUDO),
+        }
     }
 
     /// Corrects the line of an error about an entry.
@@ -319,11 +326,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_gets_a_hint_about_capabilities() {
+    fn refusal_hints_at_rights_that_root_and_other_users_lack() {
         let disk = |kind: io::ErrorKind| Error::io("read", Path::new("/config.toml"))(kind.into());
         let owner = Error::Owner { path: "/config.toml".into(), uid: 0, gid: 999 };
         for (error, for_root, for_others) in [
-            (disk(io::ErrorKind::PermissionDenied), Some(GIVE_CAPABILITIES), None),
+            (disk(io::ErrorKind::PermissionDenied), Some(GIVE_CAPABILITIES), Some(USE_SUDO)),
             (disk(io::ErrorKind::StorageFull), None, None),
             (owner, Some(GIVE_CAPABILITIES), Some(RUN_AS_OWNER)),
         ] {

@@ -9,7 +9,8 @@ use super::wire::{optional_credential, optional_text, text};
 use super::{held, journal};
 use crate::files::OwnDirectory;
 use crate::model::{
-    Belief, Credential, LastVerify, Origin, RecordedShare, RunnerId, RunnerKey, ServerUrl, StateName, Timestamp,
+    Belief, Credential, LastVerify, Origin, RecordedShare, RegisteredWith, RunnerId, RunnerKey, ServerUrl, StateName,
+    Timestamp,
 };
 use crate::secret::{Digest, Fingerprint, Token};
 
@@ -88,6 +89,9 @@ pub struct Record {
     /// The key that it was moved from: what a crash has left there is older.
     #[serde(default)]
     pub moved_from: Option<RunnerKey>,
+    /// The settings in GitLab that it was registered with; absent for a given token, and in records of version 0.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registered_with: Option<Box<RegisteredWith>>,
     /// How it is shared with other machines, over a store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared: Option<Box<RecordedShare>>,

@@ -11,6 +11,8 @@ mkdir "$work/packages"
 for revision in 1 2; do
     DIST=$work/packages packaging/build-deb --quiet --deb-revision "$revision" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
 done
+# passes_lintian: as strict as Debian's archive about errors.
+passes_lintian() { lintian --fail-on error --tag-display-limit 0 "$work"/packages/runner-agent_*-1_*.deb; }
 package() { echo "/packages/$(basename "$work"/packages/runner-agent_*-"$1"_*.deb)"; }
 
 explain() { inside journalctl --unit runner-agent --output cat --no-pager --lines 30; }
@@ -80,6 +82,15 @@ reloads() {
     verified=$(verifications)
     unit reload && is_active && eventually more_verified "$verified"
 }
+
+reload_of_a_typo_fails() {
+    inside cp /etc/runner-agent/agent.toml /etc/runner-agent/agent.toml.good &&
+        inside sh -c 'echo nonsense >>/etc/runner-agent/agent.toml' && fails unit reload && is_active &&
+        eventually has_status_not_in_force && inside mv /etc/runner-agent/agent.toml.good /etc/runner-agent/agent.toml &&
+        unit reload && fails has_status_not_in_force
+}
+
+has_status_not_in_force() { has "$(unit status --no-pager)" 'the settings on the disk are invalid'; }
 
 more_verified() { (($(verifications) > $1)); }
 
@@ -225,11 +236,12 @@ make_machine
 boot
 
 check 'the package installs by apt'                                install_package 1
+check 'lintian reports no error'                                   passes_lintian
 check 'the unit is enabled, and does not run without settings'     waits_for_settings
 check 'systemd-analyze verify reports no problem'                  verify_unit
 check 'the exposure by systemd-analyze security is at most 1.8'    inside systemd-analyze security --threshold=18 runner-agent.service
 check 'that of register-once.service too'                           inside systemd-analyze security --offline=yes --threshold=18 /usr/share/doc/runner-agent/examples/register-once.service
-check 'manual and completions are there'                           inside test -e /usr/share/man/man1/runner-agent-register.1.gz -a -e /usr/share/bash-completion/completions/runner-agent -a -e /usr/share/zsh/vendor-completions/_runner-agent -a -e /usr/share/fish/vendor_completions.d/runner-agent.fish
+check 'manual and completions are there'                           inside test -e /usr/share/man/man1/runner-agent-register.1.gz -a -e /usr/share/man/man5/runner-agent.toml.5.gz -a -e /usr/share/bash-completion/completions/runner-agent -a -e /usr/share/zsh/vendor-completions/_runner-agent -a -e /usr/share/fish/vendor_completions.d/runner-agent.fish
 
 secret /etc/credstore/runner-registration-token
 enroll '{ credential = "runner-registration-token" }'
@@ -241,6 +253,7 @@ check 'the token comes from a credential without a drop-in'        equal "$(regi
 check 'systemctl status shows a summary'                           eventually shows_a_summary
 check 'runner-agent status shows one active runner'                has "$(agent status)" 'e2e .* active'
 check 'a reload reads the files again and verifies'                keeps reloads
+check 'a reload of a typo fails, and status says so until it is gone' keeps reload_of_a_typo_fails
 check 'a restart keeps the runner'                                 keeps unit restart
 drop_in impatience WatchdogSec=5s TimeoutStopSec=3s TimeoutAbortSec=1s
 check 'a restart with a changed unit keeps the runner'             keeps unit restart

@@ -13,6 +13,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::Parser;
 use fake_gitlab::{Endpoint, Gitlab, Request, Runner};
 use rustix::process::{Pid, Signal, kill_process};
 use test_support::Sandbox;
@@ -26,7 +27,16 @@ const CONFIG: &str = "concurrent = 1 # this comment stays\n";
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
+/// Shows the life of a runner in a minute: registration, rotations, a crash and unregistration.
+///
+/// Builds the daemon, and starts it with a test GitLab on loopback, in a temporary directory. Needs no root and no network,
+/// and leaves nothing behind. Fails if a step does not happen.
+#[derive(Parser)]
+#[command(name = "tour")]
+struct Arguments {}
+
 fn main() -> ExitCode {
+    let Arguments {} = Arguments::parse();
     match tour() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

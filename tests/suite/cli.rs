@@ -3,11 +3,14 @@
 mod addresses;
 mod beside_daemon;
 mod check;
+mod completions;
+mod doctor;
 mod entry_keys;
 mod file_remedies;
 mod first_api;
 mod fleet;
 mod help;
+mod init;
 mod list;
 mod plan;
 mod proxies;

@@ -10,7 +10,7 @@ use crate::daemon;
 use crate::error_chain::chain;
 use crate::files::{check_directory, is_there};
 use crate::settings::{Paths, Settings};
-use crate::store::{self, Record, Snapshot, Store, Urgency};
+use crate::store::{self, ErrorKind, Record, Snapshot, Store, Urgency};
 
 /// Opens the disk; `None` if it cannot be used. A state directory that does not exist is not made.
 pub(super) fn open(paths: &Paths, findings: &mut Vec<Finding>) -> Result<Option<Store>, Error> {
@@ -102,7 +102,10 @@ pub(super) async fn read_config(store: &Store, paths: &Paths, findings: &mut Vec
 async fn check_rights(store: &Store, paths: &Paths, findings: &mut Vec<Finding>) {
     let directory = paths.config.parent().unwrap_or(Path::new("/"));
     let problem = if is_there(directory) {
-        store.probe(Urgency::CanWait).await.err().map(|error| (chain(&error), error.hint().map(str::to_owned)))
+        let failed = store.probe(Urgency::CanWait).await.err();
+        // Another process of the agent is at work, which shows that it can be.
+        let failed = failed.filter(|error| error.kind() != ErrorKind::Locked);
+        failed.map(|error| (chain(&error), error.hint().map(str::to_owned)))
     } else {
         check_directory(directory).err().map(|error| (error.to_string(), None))
     };

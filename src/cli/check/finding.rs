@@ -151,7 +151,7 @@ impl Finding {
 }
 
 /// How many errors and warnings there are: `2 errors, 1 warning`.
-pub(in super::super) fn count_text(findings: &[Finding]) -> String {
+pub(super) fn count_text(findings: &[Finding]) -> String {
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
     let counted = |number, one: &str| match number {
         0 => None,

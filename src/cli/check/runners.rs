@@ -8,8 +8,17 @@ use crate::error_chain::chain;
 use crate::gitlab::{Client, Endpoint};
 use crate::model::Site;
 use crate::ops::RegistrationSource;
+use crate::secret::TokenPurpose;
 use crate::settings::{Paths, Settings};
 use crate::store::{Record, Snapshot};
+
+/// Reports tokens of another kind, which are never sent.
+pub(super) fn check_tokens(snapshot: &Snapshot, paths: &Paths, findings: &mut Vec<Finding>) {
+    for entry in &snapshot.entries {
+        let wrong = entry.token.token().and_then(|token| TokenPurpose::Runner.check(token).err());
+        findings.extend(wrong.map(|wrong| Finding::error(&wrong.to_string()).in_line(&paths.config, entry.line)));
+    }
+}
 
 /// A server as a runner or an enrollment names it, and where.
 struct NamedSite {

@@ -15,6 +15,7 @@ pub use shared::{
 use crate::cli::arguments::{EntryArguments, TlsArguments, one_of};
 use crate::gitlab::fleet::{JobStatus, OwnerName, Sort};
 use crate::model::{RunnerId, ServerUrl, SystemId, Timestamp, parse_span};
+use crate::secret::Token;
 use crate::settings::parse_boolean;
 
 /// Manages the runners of a GitLab instance, on this machine or not, with an access token.
@@ -48,6 +49,14 @@ impl FromStr for GivenServer {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Ok(Self { url: text.parse()?, is_of_api: ServerUrl::is_of_api(text) })
+    }
+}
+
+impl FleetArguments {
+    /// The secrets on the command line.
+    pub(in crate::cli) fn secrets(&self) -> Vec<Token> {
+        let FleetCommand::Create(create) = &self.command else { return Vec::new() };
+        create.entry.keys.secrets().collect()
     }
 }
 

@@ -1,13 +1,11 @@
 //! Prompts for missing values, as the official `register` does.
 
-use std::io::{self, BufRead as _, Write as _};
+use std::io;
 use std::str::FromStr as _;
-
-use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
-use tokio::sync::oneshot;
 
 use crate::cli::Error;
 use crate::cli::interrupt::Interrupt;
+use crate::cli::terminal::{Terminal, converse, required, valid};
 use crate::model::ServerUrl;
 use crate::secret::{Source, Token};
 use crate::settings::{Draft, EXECUTORS, Place, Placed, split_list, unknown_executor};
@@ -79,77 +77,12 @@ fn questions_of(executor: &str) -> &'static [EntryQuestion] {
 /// The place of an answer.
 const PROMPT: Place = Place::Flag("the prompt");
 
-/// Asks questions and reads answers.
-pub(super) trait Terminal {
-    /// Asks and reads one line, without its line end.
-    ///
-    /// # Errors
-    /// `UnexpectedEof` at the end of the input.
-    fn line(&mut self, question: &str) -> io::Result<String>;
-
-    /// The same without echo.
-    ///
-    /// # Errors
-    /// As [`Terminal::line`].
-    fn secret(&mut self, question: &str) -> io::Result<String>;
-
-    /// Reports an invalid answer.
-    fn report_invalid(&mut self, line: &str);
-}
-
-/// A terminal on stdin and stderr; stdout is for results.
-struct StdioTerminal;
-
-impl Terminal for StdioTerminal {
-    fn line(&mut self, question: &str) -> io::Result<String> {
-        write!(io::stderr(), "{question}\n> ")?;
-        let mut line = String::new();
-        if io::stdin().lock().read_line(&mut line)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(line.trim().to_owned())
-    }
-
-    fn secret(&mut self, question: &str) -> io::Result<String> {
-        write!(io::stderr(), "{question}\n> ")?;
-        rpassword::read_password()
-    }
-
-    fn report_invalid(&mut self, line: &str) {
-        let _closed = writeln!(io::stderr(), "{line}");
-    }
-}
-
 /// Prompts for missing values until a signal interrupts.
 ///
 /// # Errors
 /// [`Error::Usage`] at the end of the input, [`Error::Interrupted`].
 pub(super) async fn complete(draft: Draft, hostname: String, interrupt: &Interrupt) -> Result<Draft, Error> {
-    // A signal may come while echo is off.
-    let terminal = tcgetattr(io::stdin()).ok();
-    let (answer, answered) = oneshot::channel();
-    // A detached thread, so that the process can exit while it reads.
-    std::thread::spawn(move || answer.send(ask(draft, &hostname, &mut StdioTerminal)).ok());
-    let asked = tokio::select! {
-        biased;
-        () = interrupt.asked() => {
-            let _restored = terminal.map(|terminal| tcsetattr(io::stdin(), OptionalActions::Now, &terminal));
-            return Err(interrupted());
-        }
-        asked = answered => asked.unwrap_or_else(|_| Err(io::ErrorKind::Other.into())),
-    };
-    asked.map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => Error::Usage(
-            "the input ended before all questions were answered: use flags, and --non-interactive to disable questions"
-                .to_owned(),
-        ),
-        io::ErrorKind::Interrupted => interrupted(),
-        _ => Error::System(error),
-    })
-}
-
-fn interrupted() -> Error {
-    Error::Interrupted("nothing was registered".to_owned())
+    converse(interrupt, "nothing was registered", move |terminal| ask(draft, &hostname, terminal)).await
 }
 
 /// Fills in missing values.
@@ -232,29 +165,6 @@ fn is_created(draft: &Draft) -> bool {
     draft.token.is_some() || seed.and_then(|source| source.read().ok()).is_some_and(|token| token.looks_created())
 }
 
-/// Asks until there is an answer; an empty one selects the default.
-fn required(terminal: &mut impl Terminal, question: &str, default: Option<&str>) -> io::Result<String> {
-    let question = default.map_or_else(|| question.to_owned(), |default| format!("{question}\n[{default}]:"));
-    loop {
-        let text = terminal.line(&question)?;
-        match (text.is_empty(), default) {
-            (false, _) => return Ok(text),
-            (true, Some(default)) => return Ok(default.to_owned()),
-            (true, None) => {}
-        }
-    }
-}
-
-/// Asks until the answer is valid.
-fn valid<T>(terminal: &mut impl Terminal, question: &str, check: impl Fn(&str) -> Result<T, String>) -> io::Result<T> {
-    loop {
-        match check(&terminal.line(question)?) {
-            Ok(value) => return Ok(value),
-            Err(message) => terminal.report_invalid(&message),
-        }
-    }
-}
-
 fn typed<T>(value: T) -> Placed<T> {
     Placed::new(value, PROMPT)
 }
@@ -262,31 +172,10 @@ fn typed<T>(value: T) -> Placed<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::VecDeque;
-
-    #[derive(Default)]
-    struct Script {
-        answers: VecDeque<&'static str>,
-        heard: Vec<String>,
-    }
-
-    impl Terminal for Script {
-        fn line(&mut self, question: &str) -> io::Result<String> {
-            self.heard.push(question.to_owned());
-            self.answers.pop_front().map(str::to_owned).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
-        }
-
-        fn secret(&mut self, question: &str) -> io::Result<String> {
-            self.line(&format!("(hidden) {question}"))
-        }
-
-        fn report_invalid(&mut self, line: &str) {
-            self.heard.push(format!("! {line}"));
-        }
-    }
+    use crate::cli::terminal::Script;
 
     fn script(answers: &[&'static str]) -> Script {
-        Script { answers: answers.iter().copied().collect(), heard: Vec::new() }
+        Script::new(answers)
     }
 
     fn empty() -> Draft {
@@ -373,13 +262,6 @@ mod tests {
             draft.add_entry_answer(path, value.to_owned(), PROMPT);
         }
         ask_about_executor(&mut draft, &mut script(&[])).unwrap();
-    }
-
-    #[test]
-    fn a_name_without_a_default_is_required() {
-        let mut script = script(&["", "", "b"]);
-        assert_eq!(required(&mut script, "Name:", None).unwrap(), "b");
-        assert_eq!(script.heard.len(), 3);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{Belief, LastVerify, Origin, StateName, VerifyOutcome, Witness};
+use crate::model::{Belief, LastVerify, Origin, RegisteredWith, StateName, VerifyOutcome, Witness};
 
 pub(super) fn record(key: &str) -> Record {
     Record {
@@ -28,6 +28,7 @@ pub(super) fn record(key: &str) -> Record {
         state: Some(StateName::Active),
         since: Some(time("2026-01-04T00:00:00Z")),
         moved_from: None,
+        registered_with: Some(Box::new(RegisteredWith { tag_list: vec!["a".to_owned()], ..RegisteredWith::default() })),
         shared: None,
     }
 }

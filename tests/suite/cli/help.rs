@@ -1,4 +1,4 @@
-//! Help texts and completions.
+//! Help texts and man pages.
 
 #[test]
 fn help_texts_match_their_snapshots() {
@@ -6,6 +6,7 @@ fn help_texts_match_their_snapshots() {
     for command in [
         "",
         "run",
+        "init",
         "register",
         "verify",
         "rotate",
@@ -13,9 +14,11 @@ fn help_texts_match_their_snapshots() {
         "list",
         "plan",
         "check",
+        "doctor",
         "reload",
         "status",
         "health",
+        "version",
         "completions",
         "fleet",
         "fleet list",
@@ -44,33 +47,6 @@ fn version_flag_prints_the_version() {
 }
 
 #[test]
-fn completions_contain_every_command() {
-    let sandbox = super::sandbox();
-    for shell in ["bash", "zsh", "fish"] {
-        let done = sandbox.run(&["completions", shell]);
-        done.exits(0);
-        for command in [
-            "register",
-            "verify",
-            "rotate",
-            "reset-token",
-            "unregister",
-            "list",
-            "plan",
-            "check",
-            "reload",
-            "status",
-            "health",
-            "shared",
-            "completions",
-        ] {
-            assert!(done.stdout.contains(command), "{shell} {command}");
-        }
-    }
-    sandbox.run(&["completions", "tcsh"]).exits(2);
-}
-
-#[test]
 fn manual_has_a_page_for_every_command() {
     let sandbox = super::sandbox();
     let directory = sandbox.path("pages");
@@ -83,7 +59,7 @@ fn manual_has_a_page_for_every_command() {
     let names = commands_in(&sandbox.run(&["--help"]).stdout);
     let names = names.into_iter().chain(of_group("fleet")).chain(of_group("shared"));
     let mut expected: Vec<_> = names.map(|name| format!("runner-agent-{name}.1")).collect();
-    expected.push("runner-agent.1".to_owned());
+    expected.extend(["runner-agent.1".to_owned(), "runner-agent.toml.5".to_owned()]);
     expected.sort();
     let entries = std::fs::read_dir(&directory).unwrap();
     let mut pages: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -92,6 +68,13 @@ fn manual_has_a_page_for_every_command() {
     assert!(pages.len() > 5);
     let page = std::fs::read_to_string(directory.join("runner-agent-register.1")).unwrap();
     assert!(page.contains("registration\\-token\\-file"), "{page}");
+    for name in pages.iter().filter(|name| name.ends_with(".1")) {
+        let page = std::fs::read_to_string(directory.join(name)).unwrap();
+        for section in ["NAME", "SYNOPSIS", "EXAMPLES", "FILES", "ENVIRONMENT", "EXIT STATUS", "SEE ALSO"] {
+            let found = page.lines().filter(|line| line.trim_start_matches(".SH").trim().trim_matches('"') == section);
+            assert_eq!(found.count(), 1, "{name}: {section}");
+        }
+    }
     sandbox.run(&["manual", "/nowhere"]).exits(4);
 }
 
@@ -123,4 +106,38 @@ fn usage_error_exits_2_without_repeating_a_secret() {
         assert!(!done.stderr.contains("two words"), "{args:?}");
     }
     assert_eq!(sandbox.gitlab.requests().len(), 0);
+}
+
+#[test]
+fn help_shows_the_help_of_a_command() {
+    let sandbox = super::sandbox();
+    for (line, same) in [
+        (&["help"][..], &["--help"][..]),
+        (&["help", "register"], &["register", "--help"]),
+        (&["fleet", "help", "list"], &["fleet", "list", "--help"]),
+    ] {
+        assert_eq!(sandbox.run(line).exits(0).stdout, sandbox.run(same).exits(0).stdout, "{line:?}");
+    }
+}
+
+#[test]
+fn version_names_what_tells_two_builds_apart() {
+    let sandbox = super::sandbox();
+    let text = &sandbox.run(&["version"]).exits(0).stdout.clone();
+    assert!(text.starts_with(concat!("runner-agent ", env!("CARGO_PKG_VERSION"), "\ncommit    ")), "{text}");
+    assert!(text.contains("\ntarget    ") && text.contains("-linux-"), "{text}");
+    let build = sandbox.run(&["version", "--output", "json"]).exits(0).stdout.clone();
+    let build: serde_json::Value = serde_json::from_str(&build).unwrap();
+    assert_eq!(build["build"][0]["version"], env!("CARGO_PKG_VERSION"));
+    assert!(build["build"][0]["features"].is_array());
+}
+
+#[test]
+fn commands_of_the_service_manager_are_named() {
+    let sandbox = super::sandbox();
+    for word in ["start", "stop", "restart"] {
+        let done = sandbox.run(&[word]);
+        done.exits(2).says(&format!("`systemctl {word} runner-agent`"));
+        assert!(!done.stderr.contains("register") && !done.stderr.contains("rotate"), "{done:?}");
+    }
 }

@@ -5,7 +5,10 @@ use test_support::Process;
 #[test]
 fn empty_or_missing_config_lists_no_runners() {
     let sandbox = super::sandbox();
-    assert_eq!(sandbox.scrub(&sandbox.run(&["list"]).exits(0).stdout), "no runners in /DIR/config/config.toml\n");
+    assert_eq!(
+        sandbox.scrub(&sandbox.run(&["list"]).exits(0).stdout),
+        "no runners in /DIR/config/config.toml, which does not exist\n"
+    );
     sandbox.write_config("concurrent = 1\n");
     assert_eq!(sandbox.scrub(&sandbox.run(&["list"]).exits(0).stdout), "no runners in /DIR/config/config.toml\n");
     assert!(sandbox.run(&["list", "--output", "json"]).runners().is_empty());
@@ -86,4 +89,34 @@ fn closed_stdout_is_not_an_error() {
     let child = Process::start_writing_to(sandbox.command(&["list"]), writer);
     drop(reader);
     child.end().exits(0);
+}
+
+#[test]
+fn missing_file_that_was_named_is_an_error_and_another_has_no_runners() {
+    let sandbox = super::sandbox();
+    let wrong = sandbox.path("nowhere/config.toml");
+    let wrong = wrong.to_str().unwrap();
+    sandbox
+        .run(&["list", "-c", wrong])
+        .exits(4)
+        .says("nowhere/config.toml does not exist")
+        .says("hint: name an existing file with --config");
+    sandbox.run(&["list", "-c", wrong, "--output", "json"]).exits(4);
+    let none = sandbox.run(&["list"]);
+    assert!(none.exits(0).stdout.ends_with("config.toml, which does not exist\n"), "{none:?}");
+    sandbox.write_config("concurrent = 1\n");
+    let empty = sandbox.run(&["list"]);
+    assert!(empty.exits(0).stdout.ends_with("config.toml\n"), "{empty:?}");
+}
+
+#[test]
+fn expired_token_has_a_state_of_its_own() {
+    let sandbox = super::sandbox();
+    let url = sandbox.gitlab.url();
+    sandbox.write_config(&format!(
+        "[[runners]]\nname = \"a\"\nurl = \"{url}\"\nid = 7\ntoken = \"glrt-a\"\ntoken_obtained_at = 2020-01-01T00:00:00Z\ntoken_expires_at = 2020-02-01T00:00:00Z\n"
+    ));
+    let listed = sandbox.run(&["list"]);
+    assert!(listed.exits(0).stdout.contains("  expired  expired 2020-02-01T00:00:00Z"), "{listed:?}");
+    assert_eq!(sandbox.run(&["list", "--output", "json"]).runner()["state"], "expired");
 }

@@ -844,3 +844,40 @@ fn failed_write_leaves_a_prepared_entry_without_its_runner() {
     assert_eq!(sandbox.gitlab.runners().len(), 0);
     assert!(sandbox.config().contains("image = \"alpine\""));
 }
+
+#[test]
+fn repeated_registration_names_what_differs_and_how_to_change_it() {
+    let sandbox = super::sandbox();
+    let first = ["--name", "a", "--executor", "shell", "--tag-list", "x,y", "--limit", "2"];
+    sandbox.register(&first).exits(0);
+    let config = sandbox.config();
+    let same = sandbox.register(&first);
+    same.exits(0);
+    assert_eq!(same.stderr, "");
+    let id = sandbox.gitlab.runners()[0].id;
+    let reordered = ["--name", "a", "--executor", "shell", "--tag-list", "y,x", "--limit", "2"];
+    assert_eq!(sandbox.register(&reordered).exits(0).stderr, "");
+    let other = ["--name", "a", "--executor", "shell", "--tag-list", "x", "--locked=false", "--limit", "5"];
+    let done = sandbox.register(&other);
+    done.exits(0)
+        .says("the runner was registered with another --tag-list and --locked: change it with")
+        .says(&format!("`runner-agent fleet update {id}`, or register anew with --force"))
+        .says("its entry differs in limit: edit ");
+    assert!(done.stdout.contains("registered already, nothing was changed"), "{done:?}");
+    assert_eq!((sandbox.config(), sandbox.gitlab.runners().len()), (config, 1));
+    // What a forced registration asked for is what counts then.
+    sandbox.register(&[&other[..], &["--force"]].concat()).exits(0);
+    let again = sandbox.register(&other);
+    assert!(!again.exits(0).stderr.contains("--tag-list") && again.stderr.contains("limit"), "{again:?}");
+}
+
+#[test]
+fn entry_that_was_edited_since_is_compared_by_value_and_without_its_values() {
+    let sandbox = super::sandbox();
+    let args = ["--name", "a", "--set", "docker.image='a'", "--set", "cache.s3.SecretKey='hidden-secret-of-cache'"];
+    sandbox.register(&args).exits(0);
+    sandbox.write_config(&sandbox.config().replace("'a'", "\"a\"").replace("hidden-secret", "other-secret"));
+    let done = sandbox.register(&args);
+    done.exits(0).says("its entry differs in cache.s3.SecretKey: edit ").hides(&["hidden-secret", "other-secret"]);
+    assert!(!done.stderr.contains("docker.image"), "{done:?}");
+}

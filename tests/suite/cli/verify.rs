@@ -331,3 +331,29 @@ fn token_of_a_restored_gitlab_stays_where_a_person_has_put_it() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
+
+#[test]
+fn runner_is_selected_by_its_name_alone() {
+    let sandbox = super::sandbox();
+    sandbox.add_created("a");
+    sandbox.add_created("b");
+    let done = sandbox.run(&["verify", "a", "--output", "json"]);
+    assert_eq!(done.exits(0).runner()["name"], "a");
+    sandbox.run(&["verify", "c"]).exits(2).says("no runner in config.toml has the name `c`");
+    sandbox.run(&["verify", "a", "--name", "b"]).exits(2).says("cannot be used with");
+    sandbox.run(&["unregister", "a", "--all-runners"]).exits(2).says("cannot be used with");
+    sandbox.run(&["rotate", "b"]).exits(0);
+    sandbox.run(&["unregister", "a"]).exits(0);
+    assert!(!sandbox.config().contains("\"a\"") && sandbox.config().contains("\"b\""));
+}
+
+#[test]
+fn token_in_the_place_of_a_name_is_not_repeated() {
+    let sandbox = super::sandbox();
+    let (_, token) = sandbox.add_created("a");
+    for command in ["verify", "rotate", "unregister"] {
+        let done = sandbox.run(&[command, &token, "--log-level", "debug"]);
+        done.exits(2).says("not a name: select by token with --token-file").hides(&[&token]);
+    }
+    assert!(sandbox.gitlab.requests().is_empty());
+}

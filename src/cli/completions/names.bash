@@ -1,0 +1,13 @@
+# Completes the names of the runners in config.toml. They are compared as text and quoted, and never evaluated.
+_runner_agent_names() {
+    local name word previous='' config=()
+    for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+        case $previous in -c | --config) config=(--config "${word/#\~/$HOME}") ;; esac
+        previous=$word
+    done
+    COMPREPLY=()
+    while IFS= read -r name; do
+        printf -v name %q "$name"
+        [[ $name != "$1"* ]] || COMPREPLY+=("$name")
+    done < <(runner-agent names ${config[@]+"${config[@]}"} 2>/dev/null)
+}

@@ -1,0 +1,235 @@
+//! `doctor`.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use fake_gitlab::{Endpoint, Gitlab, NewRunner, Tls};
+use rustix::process::Signal;
+use serde_json::Value;
+use test_support::{Output, Sandbox};
+
+/// A sandbox with one accepted runner.
+fn sandbox() -> Sandbox {
+    sandbox_with(Gitlab::builder().token_life("1d"))
+}
+
+fn sandbox_with(gitlab: fake_gitlab::Builder) -> Sandbox {
+    let sandbox = super::sandbox_with(gitlab);
+    sandbox.add_created("found");
+    sandbox
+}
+
+/// The row of a check of a subject that begins so.
+#[track_caller]
+fn row(done: &Output, subject: &str, check: &str) -> Value {
+    let rows = done.rows("checks");
+    let is_it = |row: &&Value| row["check"] == check && row["subject"].as_str().unwrap().starts_with(subject);
+    rows.iter().find(is_it).unwrap_or_else(|| panic!("{subject} {check}: {done:#?}")).clone()
+}
+
+/// The result and the message of a row.
+#[track_caller]
+fn found(done: &Output, subject: &str, check: &str) -> (String, String) {
+    let row = row(done, subject, check);
+    (row["result"].as_str().unwrap().to_owned(), row["message"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn doctor_of_a_well_machine_says_so_line_by_line_and_changes_nothing() {
+    let sandbox = super::sandbox();
+    sandbox.add_created("found");
+    let config = sandbox.config();
+    let done = sandbox.run_with(&["doctor"], &[("LANG", "C.UTF-8")]);
+    let address = sandbox.gitlab.address();
+    let text = done.exits(0).stdout.replace(sandbox.root().to_str().unwrap(), "ROOT");
+    let text = text.replace(&address.to_string(), "ADDRESS").replace(&address.ip().to_string(), "IP");
+    insta::assert_snapshot!("doctor", text);
+    assert_eq!(sandbox.config(), config);
+    assert!(!sandbox.path("state").exists());
+    assert!(sandbox.run(&["doctor"]).exits(0).stdout.is_ascii());
+}
+
+#[test]
+fn servers_that_many_entries_share_are_asked_once_and_each_token_is_verified_once() {
+    let sandbox = sandbox();
+    sandbox.add_created("second");
+    sandbox.add_created("third");
+    sandbox.run(&["doctor"]).exits(0);
+    let without_token = |request: &&fake_gitlab::Request| !request.body.contains("token");
+    let requests = sandbox.gitlab.requests_to(Endpoint::Verify);
+    assert_eq!((requests.iter().filter(without_token).count(), requests.len()), (1, 4));
+    assert_eq!(sandbox.gitlab.requests().len(), 4, "nothing else is sent");
+}
+
+#[test]
+fn doctor_tells_accepted_tokens_from_refused_ones_and_says_when_they_rotate() {
+    let sandbox = sandbox();
+    let (refused, _) = sandbox.add_created("refused");
+    sandbox.gitlab.revoke(refused);
+    let done = sandbox.run(&["doctor", "-o", "json"]);
+    let (result, message) = found(done.exits(6), "runner `found`", "token");
+    assert!(result == "ok" && message.contains("(glrt-): accepted, expires "), "{message}");
+    assert_eq!(found(&done, "runner `refused`", "token").0, "error");
+    assert_eq!(found(&done, "runner `found`", "rotation").0, "ok");
+    // Without another runner the refusal alone decides.
+    let config = sandbox.config();
+    sandbox.write_config(&config[config.rfind("[[runners]]").unwrap()..]);
+    sandbox.run(&["doctor"]).exits(3);
+}
+
+#[test]
+fn a_runner_that_was_unregistered_here_is_not_verified() {
+    let sandbox = sandbox();
+    sandbox.write("token", &sandbox.gitlab.instance_registration_token());
+    sandbox.write_fast_settings(&sandbox.enrollment("build-1", "registration_token = { file = \"token\" }"));
+    sandbox.run(&["run", "--once"]).exits(0);
+    sandbox.run(&["unregister", "--name", "build-1"]).exits(0);
+    let before = sandbox.gitlab.requests_to(Endpoint::Verify).len();
+    let done = sandbox.run(&["doctor", "-o", "json"]);
+    let (result, message) = found(done.exits(0), "runner `build-1`", "token");
+    assert!(result == "note" && message.contains("was unregistered here"), "{result}: {message}");
+    // The probe, and the other runner.
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Verify).len(), before + 2);
+}
+
+#[test]
+fn a_wrong_kind_of_token_is_named_and_not_sent() {
+    let sandbox = super::sandbox();
+    let token = "glpat-0123456789abcdefghij";
+    sandbox.write_config(&sandbox.entry("wrong", 7, token));
+    let done = sandbox.run(&["doctor", "-o", "json"]);
+    let (result, message) = found(done.exits(4).hides(&[token]), "runner `wrong`", "token");
+    assert!(result == "error" && message.contains("access token (glpat-)"), "{message}");
+    assert_eq!(sandbox.gitlab.requests().len(), 1, "the probe alone");
+}
+
+#[test]
+fn a_server_that_does_not_answer_ends_the_way_to_it() {
+    let sandbox = sandbox();
+    sandbox.gitlab.refuse_connections();
+    let done = sandbox.run(&["doctor", "-o", "json"]);
+    let (result, message) = found(done.exits(5), "http://", "connection");
+    assert!(result == "error" && message.contains("refused"), "{message}");
+    assert_eq!(found(&done, "runner `found`", "token").0, "error");
+    let url = sandbox.gitlab.url();
+    let unknown = format!("http://{}.example.com", "a".repeat(64));
+    sandbox.write_config(&sandbox.config().replace(&url, &unknown));
+    let done = sandbox.run(&["doctor", "-o", "json"]);
+    assert_eq!(found(done.exits(5), &unknown, "name").0, "error");
+}
+
+#[test]
+fn the_missing_authority_of_a_certificate_is_named() {
+    let sandbox = sandbox_with(Gitlab::builder().tls(Tls::self_signed(["127.0.0.1"])));
+    let done = sandbox.run(&["doctor", "-o", "json"]);
+    let (result, message) = found(done.exits(5), "https://", "certificate");
+    assert!(result == "error" && message.contains("unknown issuer"), "{message}");
+    assert!(message.contains(" issued by `") && message.contains("the certificate of `"), "{message}");
+    let remedy = row(&done, "https://", "certificate")["remedy"].clone();
+    assert!(remedy.as_str().unwrap().contains("tls-ca-file"), "{remedy}");
+    let ca = sandbox.write("ca.pem", &sandbox.gitlab.ca_pem());
+    sandbox.write_config(&format!("{}tls-ca-file = \"{}\"\n", sandbox.config(), ca.display()));
+    let done = sandbox.run(&["doctor", "-o", "json"]);
+    let (result, message) = found(done.exits(0), "https://", "certificate");
+    assert!(result == "ok" && message.starts_with("trusted; it presents `"), "{message}");
+}
+
+#[test]
+fn a_clock_that_differs_from_the_servers_is_said() {
+    let sandbox = sandbox();
+    sandbox.gitlab.advance(std::time::Duration::from_secs(7200));
+    let done = sandbox.run(&["doctor", "-o", "json"]);
+    let (result, message) = found(done.exits(0), "http://", "clock");
+    assert!(
+        result == "warning" && message.starts_with("this machine's clock is ") && message.contains("behind"),
+        "{message}"
+    );
+}
+
+#[test]
+fn the_decision_about_the_proxy_is_said_with_its_reason() {
+    let sandbox = sandbox();
+    let done = sandbox.run_with(&["doctor", "-o", "json"], &[("HTTP_PROXY", "http://me:password@127.0.0.1:1")]);
+    let (result, message) = found(done.exits(0).hides(&["password"]), "http://", "proxy");
+    assert!(result == "ok" && message == "none: the server is on this machine", "{message}");
+    let url = sandbox.gitlab.url();
+    sandbox.write_config(&sandbox.config().replace(&url, "http://gitlab.invalid"));
+    let done = sandbox.run_with(&["doctor", "-o", "json"], &[("HTTP_PROXY", "http://me:password@127.0.0.1:1")]);
+    let (_, message) = found(done.exits(5).hides(&["password"]), "http://", "proxy");
+    assert_eq!(message, "by way of http://127.0.0.1:1 of HTTP_PROXY");
+}
+
+#[test]
+fn doctor_says_whether_the_daemon_runs_and_whether_its_files_are_in_force() {
+    let sandbox = sandbox();
+    assert_eq!(found(&sandbox.run(&["doctor", "-o", "json"]), "daemon", "running").0, "warning");
+    let daemon = sandbox.start_serving();
+    let done = sandbox.run(&["doctor", "-o", "json"]);
+    assert_eq!(found(&done, "daemon", "running").0, "ok");
+    assert_eq!(found(&done, "daemon", "files").0, "ok");
+    sandbox.write("agent.toml", "wrong = 1\n");
+    sandbox.run(&["reload"]).exits(4);
+    let done = sandbox.run(&["doctor", "-o", "json"]);
+    assert_eq!(found(done.exits(4), "daemon", "files").0, "error");
+    daemon.stop(Signal::QUIT).exits(0);
+}
+
+#[test]
+fn a_bundle_has_what_a_bug_report_needs_and_no_secret() {
+    let canary = |number: u32| format!("CANARY{number}x0123456789");
+    let canaries: Vec<_> = (0..12).map(canary).collect();
+    let [registration, access, job, s3, environment, header, proxy, variable, comment, url, inline, former] =
+        <[String; 12]>::try_from(canaries.clone()).unwrap();
+    let sandbox = sandbox_with(Gitlab::builder().registration_token(&registration));
+    let runner = sandbox.gitlab.runners()[0].token.clone();
+    let (id, unknown) = sandbox.gitlab.add_runner(NewRunner::instance());
+    sandbox.gitlab.revoke(id);
+    sandbox.write("token", &registration);
+    sandbox.write("access", &access);
+    sandbox.write(
+        "agent.toml",
+        &format!(
+            "# {comment}\n{}[[server]]\nurl = \"{}\"\naccess_token = {{ file = \"access\" }}\n",
+            sandbox.enrollment("build-1", "registration_token = { file = \"token\" }"),
+            sandbox.gitlab.url()
+        ),
+    );
+    sandbox.write_config(&format!(
+        "# {comment}\n{}environment = [\"A={environment}\"]\npre_build_script = \"{job}\"\n\
+         [runners.cache.s3]\nSecretKey = \"{s3}\"\n[runners.docker]\nimage = \"alpine\"\nservices = [\"{header}\"]\n{}\
+         [[runners]]\nname = \"{registration}\"\nurl = \"https://me:{url}@127.0.0.1:1\"\ntoken = \"{inline}\"\n",
+        sandbox.config(),
+        sandbox.entry("dead", id, &unknown),
+    ));
+    sandbox.run(&["run", "--once"]);
+    let record = sandbox.gitlab.runners().iter().map(|runner| runner.token.clone()).collect::<Vec<_>>();
+    let proxy = format!("http://me:{proxy}@127.0.0.1:1");
+    let good = [("HTTPS_PROXY", proxy.as_str()), ("GITLAB_TOKEN", &variable)];
+    // A registration token without a server is a mistake: the sources of the settings are unknown then.
+    let bad = [good[0], good[1], ("REGISTRATION_TOKEN", &former)];
+    for (name, variables) in [("bad.json", &bad[..]), ("bundle.json", &good)] {
+        let done = sandbox.run_with(&["doctor", "--bundle", name], variables);
+        let bundle = sandbox.read(name);
+        for secret in canaries.iter().chain(&record).chain([&runner, &unknown]) {
+            assert!(!bundle.contains(secret.as_str()), "{secret}: {bundle}");
+        }
+        // The name of an entry is shown, whatever a person has written there.
+        let hidden = canaries.iter().chain(&record).filter(|secret| **secret != registration);
+        done.hides(&hidden.map(String::as_str).collect::<Vec<_>>());
+    }
+    let bundle = sandbox.read("bundle.json");
+    let parsed: Value = serde_json::from_str(&bundle).unwrap();
+    for (pointer, expected) in [
+        ("/schema", Value::from(1)),
+        ("/config_toml/runners/0/name", "found".into()),
+        ("/config_toml/runners/0/docker/image", "alpine".into()),
+        ("/agent_toml/enroll/0/registration_token/file", "token".into()),
+    ] {
+        assert_eq!(parsed.pointer(pointer), Some(&expected), "{pointer}: {bundle}");
+    }
+    assert!(parsed["checks"].as_array().unwrap().len() > 5 && !parsed["runners"].as_array().unwrap().is_empty());
+    assert_eq!(fs::metadata(sandbox.path("bundle.json")).unwrap().permissions().mode() & 0o777, 0o600);
+    // A file that exists is not overwritten.
+    sandbox.run(&["doctor", "--bundle", "bundle.json"]).exits(4).says("cannot write the bundle");
+    assert_eq!(sandbox.read("bundle.json"), bundle);
+}
