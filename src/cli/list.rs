@@ -37,7 +37,8 @@ pub(super) async fn list(context: &Context<'_>, arguments: &ListArguments) -> Re
     // Made anew for each pass, and never all at once.
     let is_shown = |report: &RunnerReport| arguments.filter.matches(report, now);
     let reports = || {
-        candidates.iter().flat_map(|candidate| reports(candidate, now)).map(|report| report.as_of(now)).filter(is_shown)
+        let rows = candidates.iter().flat_map(|candidate| reports(candidate, now));
+        rows.map(|report| report.as_of(now)).filter(is_shown)
     };
     if !arguments.filter.is_empty() && reports().next().is_none() && !context.reporter.is_json() {
         context.reporter.answer("no runner matches\n");

@@ -125,8 +125,8 @@ async fn show_runners(context: &Context<'_>, daemon: &StatusClient, view: &View)
 async fn fetch(context: &Context<'_>, daemon: &StatusClient, view: &View) -> Result<Report, Error> {
     let (mut report, _) = report(daemon).await?;
     let now = context.now();
-    report.runners = report.runners.into_iter().map(|runner| runner.as_of(now)).collect();
-    report.runners.retain(|runner| view.filter.matches(runner, now));
+    let runners = report.runners.into_iter().map(|runner| runner.as_of(now));
+    report.runners = runners.filter(|runner| view.filter.matches(runner, now)).collect();
     Ok(report)
 }
 

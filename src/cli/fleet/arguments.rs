@@ -35,14 +35,6 @@ pub struct FleetArguments {
     pub command: FleetCommand,
 }
 
-impl FleetArguments {
-    /// The secrets on the command line.
-    pub(in crate::cli) fn secrets(&self) -> Vec<Token> {
-        let FleetCommand::Create(create) = &self.command else { return Vec::new() };
-        create.entry.keys.secrets().collect()
-    }
-}
-
 /// A server URL as it was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GivenServer {
@@ -57,6 +49,14 @@ impl FromStr for GivenServer {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Ok(Self { url: text.parse()?, is_of_api: ServerUrl::is_of_api(text) })
+    }
+}
+
+impl FleetArguments {
+    /// The secrets on the command line.
+    pub(in crate::cli) fn secrets(&self) -> Vec<Token> {
+        let FleetCommand::Create(create) = &self.command else { return Vec::new() };
+        create.entry.keys.secrets().collect()
     }
 }
 
