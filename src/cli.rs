@@ -31,11 +31,13 @@ mod register;
 mod reload;
 mod report;
 mod rotate;
+pub mod row_filter;
 mod run;
 mod selection;
 mod session;
 pub mod shared;
 mod shared_entry;
+mod short;
 mod status;
 mod table;
 mod terminal;
@@ -153,7 +155,7 @@ fn work(command: Command, context: &Context<'_>, runtime: &Runtime, signals: Sig
             one_shot(runtime, signals, reporter, |interrupt| plan::plan(context, arguments, interrupt))
         }
         Command::Run(arguments) => runtime.block_on(run::run(context, &arguments, signals)),
-        Command::List => runtime.block_on(until_signal(signals, list::list(context))),
+        Command::List(arguments) => runtime.block_on(until_signal(signals, list::list(context, &arguments))),
         Command::Check(_) => runtime.block_on(until_signal(signals, check::check(context))),
         Command::Doctor(arguments) => {
             one_shot(runtime, signals, reporter, |interrupt| doctor::doctor(context, arguments, interrupt))

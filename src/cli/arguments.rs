@@ -16,6 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use super::entry_flags::EntryKeyArguments;
 pub use super::fleet::arguments::FleetArguments;
 pub use super::init::InitArguments;
+use super::row_filter::RowFilter;
 pub use super::shared::arguments::SharedArguments;
 use crate::log::{LogFormat, LogLevel};
 use crate::model::{RunnerId, ServerUrl, TlsFiles, parse_span};
@@ -121,7 +122,7 @@ pub enum Command {
     /// Remove runners from the server and from config.toml
     Unregister(UnregisterArguments),
     /// List the runners in config.toml without contacting a server
-    List,
+    List(ListArguments),
     /// Show what the daemon would do next for every runner, and at a stop
     Plan(PlanArguments),
     /// Find mistakes in the settings and files, without asking a server
@@ -213,6 +214,19 @@ pub struct SocketArgument {
     pub socket: Option<PathBuf>,
 }
 
+/// Lists the runners in config.toml, without contacting a server.
+///
+/// What the last verification said is in the state directory; without the rights to read it, the state is unknown.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ListArguments {
+    /// Show a table of 80 columns
+    #[arg(long)]
+    pub short: bool,
+    /// The rows to show.
+    #[command(flatten)]
+    pub filter: RowFilter,
+}
+
 /// Shows the status of the daemon's runners.
 ///
 /// Reads neither config.toml nor agent.toml. Exits with 5 if no daemon answers. With --wait, exits with 0 once
@@ -221,8 +235,17 @@ pub struct SocketArgument {
 #[derive(Args, Debug)]
 pub struct StatusArguments {
     /// Wait until the daemon is ready
-    #[arg(long, value_enum, value_name = "FOR")]
+    #[arg(long, value_enum, value_name = "FOR", conflicts_with = "watch")]
     pub wait: Option<Wait>,
+    /// Show the status again and again until interrupted; without a terminal, after each change
+    #[arg(long)]
+    pub watch: bool,
+    /// Show a table of 80 columns
+    #[arg(long)]
+    pub short: bool,
+    /// The rows to show.
+    #[command(flatten)]
+    pub filter: RowFilter,
     /// Maximum time to wait, such as 90s [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = parse_span, requires = "wait")]
     pub timeout: Option<Duration>,
@@ -653,7 +676,7 @@ impl Arguments {
             | Command::Verify(_)
             | Command::Rotate(_)
             | Command::Unregister(_)
-            | Command::List
+            | Command::List(_)
             | Command::Plan(_)
             | Command::Fleet(_)
             | Command::Shared(_)
@@ -678,7 +701,7 @@ impl Arguments {
             Command::Unregister(unregister) => unregister.selection.secrets().collect(),
             Command::Fleet(fleet) => fleet.secrets(),
             Command::Run(_)
-            | Command::List
+            | Command::List(_)
             | Command::Plan(_)
             | Command::Check(_)
             | Command::Doctor(_)

@@ -126,7 +126,7 @@ fn report(context: &Context<'_>, paths: &Paths, new: &NewFile) {
     let path = paths.agent_config.display();
     let flags = file_flags(context);
     let run = if flags.is_empty() && paths.is_root && is_there(Path::new(SYSTEMD)) {
-        "systemctl enable --now runner-agent    # or `systemctl reload runner-agent` if it runs".to_owned()
+        "systemctl enable --now runner-agent    # or `runner-agent reload` if it runs".to_owned()
     } else {
         format!("runner-agent run{flags}")
     };
@@ -143,7 +143,7 @@ fn report(context: &Context<'_>, paths: &Paths, new: &NewFile) {
             };
             format!("install -m 600 /dev/stdin {}    # paste the {what}, then Enter and Ctrl-D", quoted(&file))
         }
-        None => format!("runner-agent plan{flags}    # what the daemon would do"),
+        None => format!("runner-agent check{flags}    # looks for mistakes"),
     };
     context.reporter.answer(&format!("wrote {path}\nNext:\n  {first}\n  {run}\n"));
 }

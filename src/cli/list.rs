@@ -5,9 +5,11 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use super::arguments::ListArguments;
 use super::context::Context;
 use super::outcome::of_entry;
 use super::selection::{Candidate, candidates};
+use super::short::{is_coloured, short_table, tone_of};
 use super::table::{Cell, Screen, Table};
 use super::text::{expiry_text, printable};
 use super::{Error, Exit};
@@ -18,7 +20,7 @@ use crate::settings;
 use crate::store::{self, Store};
 
 /// Lists the runners. Reads only, and needs neither agent.toml nor a state directory.
-pub(super) async fn list(context: &Context<'_>) -> Result<Exit, Error> {
+pub(super) async fn list(context: &Context<'_>, arguments: &ListArguments) -> Result<Exit, Error> {
     let paths = settings::paths(&context.overrides, &context.environment);
     let store = open(paths.store())?;
     let candidates = read_candidates(&store).await?;
@@ -33,7 +35,14 @@ pub(super) async fn list(context: &Context<'_>) -> Result<Exit, Error> {
         }
     }
     // Made anew for each pass, and never all at once.
-    let reports = || candidates.iter().flat_map(|candidate| reports(candidate, now)).map(|report| report.as_of(now));
+    let is_shown = |report: &RunnerReport| arguments.filter.matches(report, now);
+    let reports = || {
+        candidates.iter().flat_map(|candidate| reports(candidate, now)).map(|report| report.as_of(now)).filter(is_shown)
+    };
+    if !arguments.filter.is_empty() && reports().next().is_none() && !context.reporter.is_json() {
+        context.reporter.answer("no runner matches\n");
+        return Ok(Exit::Done);
+    }
     if !context.reporter.is_json() {
         for report in reports() {
             if let Some(error) = &report.error {
@@ -45,7 +54,13 @@ pub(super) async fn list(context: &Context<'_>) -> Result<Exit, Error> {
             }
         }
     }
-    context.reporter.runners(reports(), || table(reports, now));
+    if arguments.short && !context.reporter.is_json() {
+        let rows: Vec<_> = reports().collect();
+        context.reporter.answer(&short_table(context, &rows, now));
+    } else {
+        let screen = Screen { width: None, is_coloured: is_coloured(context) };
+        context.reporter.runners(reports(), || columns(&HEADINGS[..7], reports, now, screen));
+    }
     Ok(Exit::Done)
 }
 
@@ -127,25 +142,27 @@ pub(super) fn table<I: Iterator<Item: Borrow<RunnerReport>>>(
     runners: impl Fn() -> I,
     now: Timestamp,
 ) -> impl Iterator<Item = String> {
-    columns(&HEADINGS[..7], runners, now)
+    columns(&HEADINGS[..7], runners, now, Screen::default())
 }
 
 /// The same with the daemon's next step, and a line below each runner that is shared.
 pub(super) fn table_with_next<I: Iterator<Item: Borrow<RunnerReport>>>(
     runners: impl Fn() -> I,
     now: Timestamp,
+    screen: Screen,
 ) -> impl Iterator<Item = String> {
-    columns(&HEADINGS, runners, now)
+    columns(&HEADINGS, runners, now, screen)
 }
 
 fn columns<I: Iterator<Item: Borrow<RunnerReport>>>(
     headings: &[&'static str],
     runners: impl Fn() -> I,
     now: Timestamp,
+    screen: Screen,
 ) -> impl Iterator<Item = String> {
     let count = headings.len();
     let rows = || runners().map(move |runner| row(runner.borrow(), now, count));
-    let table = Table::new(headings.iter().map(|heading| (*heading, false)).collect(), Screen::default());
+    let table = Table::new(headings.iter().map(|heading| (*heading, false)).collect(), screen);
     let mut table = table.measured(rows());
     let headings = table.lines(&[]);
     let lines = runners().map(move |runner| {
@@ -184,7 +201,7 @@ fn row(runner: &RunnerReport, now: Timestamp, columns: usize) -> Vec<Cell> {
         Cell::new(runner.url.as_ref().map(ToString::to_string)),
         Cell::new(runner.executor.as_deref()),
         Cell::new(runner.token_fingerprint.as_ref().map(ToString::to_string)),
-        Cell::new(Some(runner.state.to_string())),
+        Cell::new(Some(runner.state.to_string())).toned(Some(tone_of(runner.state))),
         Cell::new(runner.token_expires_at.map(|at| expiry(at, now))),
         Cell::new(runner.next.as_ref().map(|next| next_step(next, now) + rotation_note(runner))),
     ];
@@ -279,7 +296,7 @@ mod tests {
                 },
             ),
         ];
-        insta::assert_snapshot!(table_with_next(|| runners.iter(), now).collect::<String>(), @r"
+        insta::assert_snapshot!(table_with_next(|| runners.iter(), now, Screen::default()).collect::<String>(), @r"
         NAME    ID  URL  EXECUTOR  TOKEN  STATE    EXPIRES  NEXT
         new     -   -    -         -      unknown  -        -
           shared as docker-fleet: no contact yet

@@ -1,5 +1,7 @@
 //! `status`: shows the status of the daemon's runners, or waits until they are ready.
 
+mod watch;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -8,11 +10,14 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::arguments::{StatusArguments, Wait};
 use super::context::Context;
 use super::list::table_with_next;
+use super::row_filter::RowFilter;
+use super::short::{is_coloured, short_table};
+use super::table::Screen;
 use super::text::{label, printable};
 use super::{Error, Exit};
 use crate::clock::Skew;
 use crate::error_chain::chain;
-use crate::model::{DaemonReport, Report, RunnerReport, Timestamp, format_span};
+use crate::model::{DaemonReport, Report, RunnerReport, format_span};
 use crate::settings;
 use crate::signals::Signals;
 use crate::status::{NotReadyReason, Readiness, StatusClient, StatusClientError};
@@ -30,8 +35,12 @@ pub(super) async fn status(
     mut signals: Signals,
 ) -> Result<Exit, Error> {
     let daemon = settings::paths(&context.overrides, &context.environment).status_client();
+    let view = View { filter: arguments.filter.clone(), is_short: arguments.short };
+    if arguments.watch {
+        return watch::watch(context, &daemon, &view, signals).await;
+    }
     let Some(Wait::Ready) = arguments.wait else {
-        show_runners(context, &daemon).await?;
+        show_runners(context, &daemon, &view).await?;
         return Ok(Exit::Done);
     };
     let timeout = arguments.timeout.unwrap_or(TIMEOUT);
@@ -41,11 +50,11 @@ pub(super) async fn status(
         _ = signals.next() => return Err(Error::Interrupted("while waiting for the daemon".to_owned())),
     };
     match waited {
-        Waited::Ready => show_runners(context, &daemon).await.map(|()| Exit::Done),
+        Waited::Ready => show_runners(context, &daemon, &view).await.map(|()| Exit::Done),
         Waited::For { reasons, has_answered } => {
             if has_answered {
                 // Best effort: the reasons below are reported in any case.
-                show_runners(context, &daemon).await.ok();
+                show_runners(context, &daemon, &view).await.ok();
             }
             context.reporter.remark(&format!("error: not ready after {}", format_span(timeout)));
             reasons.iter().for_each(|reason| context.reporter.remark(&format!("  {}", printable(reason))));
@@ -107,12 +116,18 @@ fn reason(unready: &NotReadyReason) -> String {
     }
 }
 
-async fn show_runners(context: &Context<'_>, daemon: &StatusClient) -> Result<(), Error> {
+async fn show_runners(context: &Context<'_>, daemon: &StatusClient, view: &View) -> Result<(), Error> {
+    view.show(context, &fetch(context, daemon, view).await?);
+    Ok(())
+}
+
+/// Asks the daemon for its runners; returns those that are shown.
+async fn fetch(context: &Context<'_>, daemon: &StatusClient, view: &View) -> Result<Report, Error> {
     let (mut report, _) = report(daemon).await?;
     let now = context.now();
     report.runners = report.runners.into_iter().map(|runner| runner.as_of(now)).collect();
-    context.reporter.status(&report, || text(&report.runners, now).chain(not_in_force(report.daemon.as_ref())));
-    Ok(())
+    report.runners.retain(|runner| view.filter.matches(runner, now));
+    Ok(report)
 }
 
 /// What the daemon reports, and its process id if this process can see it.
@@ -140,13 +155,36 @@ fn not_in_force(daemon: Option<&DaemonReport>) -> impl Iterator<Item = String> {
     settings.into_iter().chain(config)
 }
 
-/// The runners as a table, in parts, and what each waits for.
-fn text(runners: &[RunnerReport], now: Timestamp) -> impl Iterator<Item = String> {
-    let none = runners.is_empty().then(|| "the daemon serves no runners\n".to_owned());
-    let table = (!runners.is_empty()).then(|| table_with_next(|| runners.iter(), now));
+/// How the runners are shown.
+struct View {
+    filter: RowFilter,
+    is_short: bool,
+}
+
+impl View {
+    fn show(&self, context: &Context<'_>, report: &Report) {
+        let (runners, now) = (&report.runners, context.now());
+        let none = if self.filter.is_empty() { "the daemon serves no runners\n" } else { "no runner matches\n" };
+        let table = || -> Vec<String> {
+            if runners.is_empty() {
+                vec![none.to_owned()]
+            } else if self.is_short {
+                vec![short_table(context, runners, now)]
+            } else {
+                let screen = Screen { width: None, is_coloured: is_coloured(context) };
+                table_with_next(|| runners.iter(), now, screen).collect()
+            }
+        };
+        let after = || sentences(runners).chain(not_in_force(report.daemon.as_ref()));
+        context.reporter.status(report, || table().into_iter().chain(after()));
+    }
+}
+
+/// What each runner waits for, and the servers whose clocks differ.
+fn sentences(runners: &[RunnerReport]) -> impl Iterator<Item = String> {
     let troubles = runners.iter().filter_map(|runner| Some((runner, runner.error.as_ref()?)));
     let sentences = troubles.map(|(runner, trouble)| format!("\nrunner {}: {}\n", label(runner), printable(trouble)));
-    none.into_iter().chain(table.into_iter().flatten()).chain(sentences).chain(skews(runners))
+    sentences.chain(skews(runners))
 }
 
 /// A sentence for each server whose clock differs from the daemon's.
@@ -171,7 +209,9 @@ mod tests {
             "next": { "step": trick, "at": "2027-01-01T00:00:00Z", "why": trick },
         }] }))
         .unwrap();
-        let text: String = text(&report.runners, "2027-01-01T00:00:00Z".parse().unwrap()).collect();
+        let now = "2027-01-01T00:00:00Z".parse().unwrap();
+        let table = table_with_next(|| report.runners.iter(), now, Screen::default());
+        let text: String = table.chain(sentences(&report.runners)).collect();
         assert_eq!(
             text.matches("a?[2J?b?c?").count(),
             3 + 1,

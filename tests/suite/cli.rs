@@ -23,6 +23,7 @@ mod token_classes;
 mod unregister;
 mod upgrade;
 mod verify;
+mod views;
 
 use fake_gitlab::{Builder, Gitlab};
 use test_support::Sandbox;

@@ -3,6 +3,7 @@
 mod shared;
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -42,13 +43,30 @@ impl FleetArguments {
     }
 }
 
+/// A server URL as it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenServer {
+    /// The server.
+    pub url: ServerUrl,
+    /// Whether the address of its API was given, which is no part of it.
+    pub is_of_api: bool,
+}
+
+impl FromStr for GivenServer {
+    type Err = <ServerUrl as FromStr>::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self { url: text.parse()?, is_of_api: ServerUrl::is_of_api(text) })
+    }
+}
+
 /// The server and the access token.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Server and access token")]
 pub struct AccessArguments {
     /// Server URL [env: CI_SERVER_URL] [default: the only [[server]] in agent.toml]
     #[arg(short, long, global = true, value_name = "URL")]
-    pub url: Option<ServerUrl>,
+    pub url: Option<GivenServer>,
     /// Read the access token from a file, from stdin (`-`) or from an inherited file descriptor (fd:N) [env:
     /// GITLAB_TOKEN_FILE, PRIVATE_TOKEN_FILE; GITLAB_TOKEN and PRIVATE_TOKEN hold the token itself]
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "access_token_credential")]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::arguments::AccessArguments;
+use super::arguments::{AccessArguments, GivenServer};
 use crate::cli::context::Context;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::report::Reporter;
@@ -169,11 +169,15 @@ impl FleetSession {
 }
 
 fn address(context: &Context<'_>, arguments: &AccessArguments, settings: &Settings) -> Result<ServerUrl, Error> {
-    if let Some(url) = &arguments.url {
-        return Ok(url.clone());
-    }
-    if let Some(text) = context.environment.text("CI_SERVER_URL") {
-        return text.parse().map_err(|error| Error::Usage(format!("CI_SERVER_URL: not a server URL: {error}")));
+    let variable = context.environment.text("CI_SERVER_URL").filter(|_| arguments.url.is_none());
+    let of_variable = variable.map(|text| text.parse::<GivenServer>()).transpose();
+    let of_variable = of_variable.map_err(|error| Error::Usage(format!("CI_SERVER_URL: not a server URL: {error}")))?;
+    let place = if of_variable.is_some() { "CI_SERVER_URL" } else { "--url" };
+    if let Some(GivenServer { url, is_of_api }) = arguments.url.clone().or(of_variable) {
+        if is_of_api {
+            tracing::warn!("{place}: `/api/v4` is not part of the server URL; {url} is used");
+        }
+        return Ok(url);
     }
     match settings.engine.servers.as_slice() {
         [only] => Ok(only.url.clone()),

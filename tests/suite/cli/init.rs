@@ -50,7 +50,7 @@ fn file_for_a_created_runner_is_served() {
     let url = sandbox.gitlab.url();
     sandbox.write_with_mode("runner-token", &token, 0o600);
     let done = sandbox.run(&["init", "--url", &url, "--token-file", "runner-token", "--name", "a"]);
-    assert!(done.exits(0).stdout.contains("runner-agent plan"), "{done:?}");
+    assert!(done.exits(0).stdout.contains("runner-agent check"), "{done:?}");
     insta::assert_snapshot!("init-created", settings(&sandbox));
     sandbox.run(&["run", "--once"]).exits(0);
     assert!(sandbox.config().contains(&token));

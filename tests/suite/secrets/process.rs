@@ -232,7 +232,7 @@ fn a_token_in_the_wrong_place_is_not_echoed() {
     let sandbox = super::sandbox();
     let token = "glrt-t1_AbCdEfGhIjKlMnOpQrSt";
     for args in [
-        &["verify", token][..],
+        &["list", token][..],
         &["register", "--limit", token],
         &["verify", "--token-file", token],
         &["verify", "--name", token],
@@ -243,4 +243,5 @@ fn a_token_in_the_wrong_place_is_not_echoed() {
         assert!(!output.is_success(), "{args:?}");
         output.hides(&["AbCdEfGhIjKl"]).says("[token]");
     }
+    sandbox.run(&["verify", token]).exits(2).hides(&["AbCdEfGhIjKl"]).says("not a name");
 }

@@ -133,3 +133,15 @@ fn access_token_is_in_no_url_and_no_log() {
         assert!(!format!("{} {:?}", request.path, request.parameters).contains(&site.access_token));
     }
 }
+
+#[test]
+fn address_of_the_api_is_taken_for_the_servers_with_a_warning() {
+    let site = Site::new();
+    let (url, token) = (site.gitlab().url(), [("GITLAB_TOKEN", site.access_token.as_str())]);
+    let of_api = format!("{url}/api/v4/");
+    let warning = format!("`/api/v4` is not part of the server URL; {url} is used");
+    let done = site.sandbox.run_with(&["fleet", "list", "--url", &of_api], &token);
+    done.exits(0).says(&format!("--url: {warning}"));
+    let done = site.sandbox.run_with(&["fleet", "list"], &[token[0], ("CI_SERVER_URL", &of_api)]);
+    done.exits(0).says(&format!("CI_SERVER_URL: {warning}"));
+}
