@@ -104,6 +104,21 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "runner-agent-doctor",
+        &[
+            ("Check files, servers, tokens and the daemon", "runner-agent doctor"),
+            ("Write a file for a bug report", "runner-agent doctor --bundle report.json"),
+        ],
+    ),
+    (
+        "runner-agent-init",
+        &[
+            ("Answer questions", "runner-agent init"),
+            ("Serve the runners that config.toml has already", "runner-agent init --from-config"),
+        ],
+    ),
+    ("runner-agent-version", &[("Show version, commit, target and features", "runner-agent version")]),
+    (
         "runner-agent-reload",
         &[
             ("Let the daemon read its files again", "runner-agent reload"),
