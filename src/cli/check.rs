@@ -9,6 +9,7 @@ mod sockets;
 use std::sync::Arc;
 
 use super::context::Context;
+use super::report::Reporter;
 use super::text::printable;
 use super::{Error, Exit};
 use crate::model::RunnerKey;
@@ -126,14 +127,12 @@ fn report(context: &Context<'_>, findings: &[Finding]) {
     context.reporter.answer(&format!("{text}{}\n", count_text(findings)));
 }
 
-/// Says why the daemon does not start, one line per finding, and returns the exit code.
-pub(super) fn report_mistakes(context: &Context<'_>, findings: &[Finding]) -> Exit {
+/// Says why the daemon does not start, one line per finding.
+pub(super) fn report_mistakes(reporter: &Reporter, findings: &[Finding]) {
     for finding in findings {
-        context.reporter.remark(&format!("error: {}", finding.place_and_message()));
+        reporter.remark(&format!("error: {}", finding.place_and_message()));
         if let Some(remedy) = &finding.remedy {
-            context.reporter.remark(&format!("hint: {remedy}"));
+            reporter.remark(&format!("hint: {remedy}"));
         }
     }
-    let is_usage = findings.iter().all(|finding| finding.exit == Exit::Usage);
-    if is_usage { Exit::Usage } else { Exit::LocalFile }
 }

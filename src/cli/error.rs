@@ -3,6 +3,7 @@
 use std::io;
 
 use super::Exit;
+use super::check::Finding;
 use crate::daemon::StartError;
 use crate::engine::StepFailure;
 use crate::gitlab::{self, ErrorClass, ErrorKind};
@@ -66,6 +67,9 @@ pub(super) enum Error {
         /// What the user can do.
         hint: Option<String>,
     },
+    /// Mistakes in files, of which the first stands for all where there is room for one.
+    #[error("{}", .0.first().map_or_else(String::new, Finding::place_and_message))]
+    Mistakes(Vec<Finding>),
     /// A signal ended the command early.
     #[error("interrupted: {0}")]
     Interrupted(String),
@@ -133,6 +137,8 @@ impl Error {
             Self::Sharing(error) => of_store(error),
             Self::Call { error } | Self::AccessToken { error, .. } => of_class(error.class()),
             Self::Verdict { exit, .. } => *exit,
+            Self::Mistakes(findings) if findings.iter().all(|finding| finding.exit == Exit::Usage) => Exit::Usage,
+            Self::Mistakes(_) => Exit::LocalFile,
             Self::Interrupted(_) | Self::System(_) => Exit::Failed,
         }
     }
@@ -173,7 +179,12 @@ impl Error {
                     "check the daemon's log and restart it"
                 }
             }),
-            Self::Usage(_) | Self::Settings(_) | Self::Secret(_) | Self::Interrupted(_) | Self::System(_) => None,
+            Self::Usage(_)
+            | Self::Settings(_)
+            | Self::Secret(_)
+            | Self::Mistakes(_)
+            | Self::Interrupted(_)
+            | Self::System(_) => None,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use serde::Serialize;
 
 use super::arguments::Output;
+use super::check::report_mistakes;
 use super::document::ReportDocument;
 use super::outcome::RunnerOutcome;
 use super::text::{label, printable};
@@ -218,6 +219,10 @@ impl Reporter {
 
     /// Reports why a command failed, with causes and hint, and returns its exit code.
     pub(super) fn failed(&self, error: &Error) -> Exit {
+        if let Error::Mistakes(findings) = error {
+            report_mistakes(self, findings);
+            return error.exit();
+        }
         // Errors of the settings have a line each.
         format!("error: {}", chain(error)).lines().for_each(|line| self.remark(line));
         if let Some(hint) = error.hint() {

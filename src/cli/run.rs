@@ -1,7 +1,7 @@
 //! `run`: the daemon.
 
 use super::arguments::RunArguments;
-use super::check::{mistakes_at_start, report_mistakes};
+use super::check::mistakes_at_start;
 use super::context::Context;
 use super::error::of_operation;
 use super::outcome::of_entry;
@@ -53,7 +53,7 @@ async fn not_started(context: &Context<'_>, error: StartError) -> Result<Exit, E
         | StartError::Sharing(_) => return Err(error.into()),
     }
     let mistakes = mistakes_at_start(context).await?;
-    if mistakes.is_empty() { Err(error.into()) } else { Ok(report_mistakes(context, &mistakes)) }
+    Err(if mistakes.is_empty() { error.into() } else { Error::Mistakes(mistakes) })
 }
 
 fn report(context: &Context<'_>, pass: Pass) -> Exit {
