@@ -491,6 +491,9 @@ impl KnownEntries {
     }
 }
 
+/// The entries of config.toml, which version of them it is, and how another user could have written them.
+type Content = (Vec<Entry>, u64, Option<Exposure>);
+
 #[derive(Default)]
 pub(crate) struct DiskState {
     pub(crate) entries: Vec<Entry>,
@@ -511,7 +514,9 @@ pub(crate) struct DiskState {
     pub(crate) damaged_held: BTreeSet<RunnerKey>,
     /// The runners whose records cannot be read.
     pub(crate) damaged_records: BTreeSet<RunnerKey>,
-    /// The versions of config.toml that were read.
+    /// The version of config.toml that was read last, and what it was made of.
+    pub(crate) current: Option<(Content, Arc<Snapshot>)>,
+    /// All versions that were read.
     pub(crate) versions: Vec<Weak<Snapshot>>,
     /// How often each record was read.
     pub(crate) record_reads: BTreeMap<RunnerKey, usize>,
@@ -669,11 +674,16 @@ impl Disk for MemoryDisk {
             *times -= 1;
             return Err(store::Error::Stopped);
         }
-        let DiskState { entries, known, exposure, versions, .. } = &mut *state;
+        let DiskState { entries, known, exposure, current, versions, .. } = &mut *state;
         let found = known.read(entries);
-        let snapshot = Arc::new(Snapshot::new(entries.clone(), true).with_found(found).with_exposure(*exposure));
-        versions.push(Arc::downgrade(&snapshot));
-        Ok(snapshot)
+        let is_new = current.as_ref().is_none_or(|(read, _)| read != &(entries.clone(), found, *exposure));
+        if is_new {
+            let snapshot = Arc::new(Snapshot::new(entries.clone(), true).with_found(found).with_exposure(*exposure));
+            versions.push(Arc::downgrade(&snapshot));
+            *current = Some(((entries.clone(), found, *exposure), snapshot));
+        }
+        let (_, snapshot) = current.as_ref().expect("it was read");
+        Ok(Arc::clone(snapshot))
     }
 
     async fn edit(&self, edit: Edit) -> Result<Edited, store::Error> {
