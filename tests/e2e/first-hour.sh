@@ -1,13 +1,11 @@
 #!/usr/bin/env bash
-# The first hour of a new user, from README.md alone: the shortest path on a minimal Debian and in a container, each usual
-# mistake with the words that help, and the commands that people look for first.
+# The first hour of a new user, from README.md alone: the shortest path on a minimal Debian, the usual mistakes with the
+# words that help, and the commands that people look for first.
 # shellcheck source-path=SCRIPTDIR
 # shellcheck source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh" first-hour
 # shellcheck source=machine.sh
 . tests/e2e/machine.sh
-# shellcheck source=podman.sh
-. tests/e2e/podman.sh
 
 cargo build --locked --quiet --example gitlab
 mkdir "$work/packages"
@@ -70,12 +68,15 @@ says() {
 # registers OPTION…: a registration that asks nothing, with a configuration of its own.
 registers() {
     inside timeout 60 env ${proxy:+"$proxy"} ${no_proxy:+"$no_proxy"} runner-agent --config /tmp/try/config.toml --state-dir /tmp/try/state \
-        register --non-interactive --executor shell --name "try $SRANDOM" "$@"
+        register --non-interactive --name "try $SRANDOM" "$@"
 }
 
 # file NAME TEXT: writes /tmp/try/NAME for root.
 file() { inside install -D -m 600 /dev/stdin "/tmp/try/$1" <<<"$2"; }
-by_token() { registers --registration-token-file /tmp/try/registration "$@"; }
+by_token() {
+    [[ " $* " == *" --executor "* ]] || set -- --executor shell "$@"
+    registers --registration-token-file /tmp/try/registration "$@"
+}
 through() { local proxy=$1; shift; "$@"; }
 around() { local no_proxy=NO_PROXY=$1 proxy=HTTPS_PROXY=http://127.0.0.1:9; shift; "$@"; }
 
@@ -122,13 +123,38 @@ make_certificates() {
     for name in default v1 own; do inside install -D -m 644 /dev/stdin "/tmp/try/$name.pem" <"$work/$name.pem"; done
 }
 
-# --- In a container -------------------------------------------------------------------------------------------------
+# --- Commands that people look for first -----------------------------------------------------------------------------
 
-container_says() {
-    local code=$1 words=$2
-    shift 2
-    says "$code" "$words" there timeout 30 podman run --rm --network host "$@"
+# edit EXPRESSION: changes agent.toml by sed.
+edit() { inside sed -i "$1" /etc/runner-agent/agent.toml; }
+
+# typo_is_found: in the file on the disk, by every command that tells of it; the daemon goes on.
+typo_is_found() {
+    edit 's/^executor/exekutor/'
+    says 4 'exekutor|did you mean|/etc/runner-agent/agent.toml:5' agent check &&
+        says 1 'failed' inside systemctl reload runner-agent &&
+        says 0 'the settings on the disk are invalid|exekutor' agent status &&
+        has "$(inside systemctl status --no-pager runner-agent)" 'Status: .*agent.toml'
+    local result=$?
+    edit 's/^exekutor/executor/'
+    ((result == 0)) && inside systemctl reload runner-agent && lacks "$(agent status)" exekutor
 }
+
+plans() { says 0 'build-1' agent plan && says 0 'build-1' agent run --dry-run; }
+
+has_no_secret_bundle() {
+    local bundle token
+    agent doctor --bundle /tmp/try/bundle.json >/dev/null || true
+    bundle=$(inside cat /tmp/try/bundle.json)
+    token=$(inside sed -n 's/^ *token = "\(.*\)"/\1/p' /etc/gitlab-runner/config.toml)
+    [[ -n $token ]] && has "$bundle" build-1 && lacks "$bundle" "$token" && lacks "$bundle" "$registration_token"
+}
+
+inits() {
+    says 0 'agent.toml' agent --agent-config /tmp/try/new.toml init --from-config && has "$(inside cat /tmp/try/new.toml)" build-1
+}
+
+list_of() { agent list --config "$1"; }
 
 # --- Checks -----------------------------------------------------------------------------------------------------------
 
@@ -144,6 +170,9 @@ check 'README.md: the package and the token are installed'         prepares_as_d
 check 'README.md: agent.toml has five lines'                       writes_five_lines
 check 'README.md: the runner is ready'                             starts_as_documented
 check 'and its token is rotated'                                   rotates
+check 'check finds nothing'                                        says 0 '' agent check
+check 'doctor finds nothing wrong'                                 says 0 'build-1|errors: 0' agent doctor
+check 'plan says what comes next, as a dry run does'               plans
 
 file registration "$registration_token"
 file access glpat-abcdefghij1234567890
@@ -183,6 +212,20 @@ check 'a certificate of version 1'                                 says 5 'issue
 check 'an authority that is not known'                             says 5 'unknown issuer|tls-ca-file' by_token --url https://127.0.0.1:8730
 check "tls-ca-file is the server's own certificate"                says 5 '127.0.0.1:8730' by_token --url https://127.0.0.1:8730 --tls-ca-file /tmp/try/own.pem
 end_servers
+
+check 'an executor with a typing error'                            says 2 'unknown executor|dcoker|did you mean' by_token --url "$gitlab_url" --executor dcoker
+check 'a key with a typing error'                                  says 2 'docker.imgae|did you mean|docker.image' by_token --url "$gitlab_url" --set 'docker.imgae="x"'
+check 'a configuration that does not exist'                        says 4 'does not exist' list_of /tmp/try/none.toml
+check 'a token in the place of a name'                             says 2 'runner authentication token (glrt-), not a name' agent verify glrt-abcdefghij1234567890
+check 'a command of the service manager'                           says 2 'systemctl restart runner-agent' agent restart
+check 'version names what tells two builds apart'                  says 0 'commit|target|etcd, kubernetes' agent version
+check 'help COMMAND shows the help of the command'                 says 0 'Usage: runner-agent verify' agent help verify
+check 'a second daemon names the first one and its unit'           says 4 'runner-agent.service' agent run
+check 'a typing error in agent.toml is said everywhere'            typo_is_found
+check 'the bundle of doctor has no secret'                         has_no_secret_bundle
+check 'init writes an agent.toml from config.toml'                 inits
+inside systemctl kill --signal=QUIT runner-agent
+check 'status names the unit that has stopped'                     says 5 'systemctl status runner-agent' agent status
 
 power_off
 stop_gitlab
