@@ -128,13 +128,15 @@ make_certificates() {
 # edit EXPRESSION: changes agent.toml by sed.
 edit() { inside sed -i "$1" /etc/runner-agent/agent.toml; }
 
+shows_the_typo() { has "$(inside systemctl status --no-pager runner-agent)" 'Status: .*agent.toml' >/dev/null; }
+
 # typo_is_found: in the file on the disk, by every command that tells of it; the daemon goes on.
 typo_is_found() {
     edit 's/^executor/exekutor/'
     says 4 'exekutor|did you mean|/etc/runner-agent/agent.toml:5' agent check &&
         says 1 'failed' inside systemctl reload runner-agent &&
         says 0 'the settings on the disk are invalid|exekutor' agent status &&
-        has "$(inside systemctl status --no-pager runner-agent)" 'Status: .*agent.toml'
+        eventually shows_the_typo
     local result=$?
     edit 's/^exekutor/executor/'
     ((result == 0)) && inside systemctl reload runner-agent && lacks "$(agent status)" exekutor
@@ -151,7 +153,7 @@ has_no_secret_bundle() {
 }
 
 inits() {
-    says 0 'agent.toml' agent --agent-config /tmp/try/new.toml init --from-config && has "$(inside cat /tmp/try/new.toml)" build-1
+    says 0 'runner-agent check --agent-config' agent --agent-config /tmp/try/new.toml init --from-config && has "$(inside cat /tmp/try/new.toml)" build-1
 }
 
 list_of() { agent list --config "$1"; }
@@ -225,6 +227,7 @@ check 'a typing error in agent.toml is said everywhere'            typo_is_found
 check 'the bundle of doctor has no secret'                         has_no_secret_bundle
 check 'init writes an agent.toml from config.toml'                 inits
 inside systemctl kill --signal=QUIT runner-agent
+eventually fails inside systemctl --quiet is-active runner-agent
 check 'status names the unit that has stopped'                     says 5 'systemctl status runner-agent' agent status
 
 power_off
