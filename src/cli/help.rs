@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use clap::builder::StyledStr;
-use clap::{Arg, ArgAction, Args, Command, CommandFactory as _, FromArgMatches as _};
+use clap::{Arg, ArgAction, Args, Command, CommandFactory as _, FromArgMatches as _, Parser as _};
 
 use super::arguments::{
     Arguments, CheckArguments, CompletionsArguments, DoctorArguments, FleetArguments, HealthArguments, InitArguments,
@@ -16,6 +16,10 @@ use super::arguments::{
 /// # Errors
 /// A usage error, or the text of `--help` or `--version`.
 pub(super) fn parse(arguments: &[OsString]) -> Result<Arguments, clap::Error> {
+    // The grammar with these texts takes a millisecond to make. Only help and errors need it.
+    if let Ok(parsed) = Arguments::try_parse_from(arguments) {
+        return Ok(parsed);
+    }
     let mut matches = grammar().try_get_matches_from(arguments)?;
     Arguments::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut grammar()))
 }
