@@ -215,6 +215,11 @@ struct Recorder {
     seen: Mutex<Vec<CertificateDer<'static>>>,
 }
 
+/// No handshake is completed with this verifier.
+fn only_looked_at<T>() -> Result<T, rustls::Error> {
+    Err(rustls::Error::General("only looked at".to_owned()))
+}
+
 impl ServerCertVerifier for Recorder {
     fn verify_server_cert(
         &self,
@@ -226,7 +231,7 @@ impl ServerCertVerifier for Recorder {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let all = std::iter::once(end_entity).chain(intermediates).map(|certificate| certificate.clone().into_owned());
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = all.collect();
-        Err(rustls::Error::General("only looked at".to_owned()))
+        only_looked_at()
     }
 
     fn verify_tls12_signature(
@@ -235,7 +240,7 @@ impl ServerCertVerifier for Recorder {
         _: &CertificateDer<'_>,
         _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("only looked at".to_owned()))
+        only_looked_at()
     }
 
     fn verify_tls13_signature(
@@ -244,7 +249,7 @@ impl ServerCertVerifier for Recorder {
         _: &CertificateDer<'_>,
         _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("only looked at".to_owned()))
+        only_looked_at()
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
