@@ -29,6 +29,7 @@ mod plan;
 mod progress;
 mod register;
 mod reload;
+mod relocate;
 mod report;
 mod rotate;
 pub mod row_filter;
@@ -161,6 +162,9 @@ fn work(command: Command, context: &Context<'_>, runtime: &Runtime, signals: Sig
             one_shot(runtime, signals, reporter, |interrupt| doctor::doctor(context, arguments, interrupt))
         }
         Command::Reload(arguments) => runtime.block_on(until_signal(signals, reload::reload(context, &arguments))),
+        Command::Relocate(arguments) => {
+            one_shot(runtime, signals, reporter, |interrupt| relocate::relocate(context, arguments, interrupt))
+        }
         Command::Status(arguments) => runtime.block_on(status::status(context, &arguments, signals)),
         Command::Health(arguments) => Ok(runtime.block_on(health::health(context, &arguments))),
         Command::Version => Ok(version::version(reporter)),

@@ -33,8 +33,8 @@ pub use config::{
 pub use drive::{Budget, Caller, Drive};
 pub use driver::{Asker, Driver, IdTrust, StepFailure, StepReport};
 pub use inventory::{
-    Enrolled, Inventory, ManagedRunner, Related, Relation, inventory, relate, retake_inventory, take_inventory,
-    taken_keys,
+    Addresses, Enrolled, Inventory, ManagedRunner, Related, Relation, inventory, relate, retake_inventory,
+    take_inventory, taken_keys,
 };
 pub use policy::{AtStop, at_stop, command_rules, deletion_at_stop, found_policy, rules};
 pub use report::{planned_report, record_report};

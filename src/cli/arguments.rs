@@ -132,6 +132,8 @@ pub enum Command {
     Doctor(DoctorArguments),
     /// Let the daemon read its files again, and wait for the result
     Reload(ReloadArguments),
+    /// Let the runners' records follow their GitLab to another address
+    Relocate(RelocateArguments),
     /// Show the status of the daemon's runners, or wait until all are ready
     Status(StatusArguments),
     /// Check the daemon's health, for example as a container's HEALTHCHECK
@@ -277,6 +279,25 @@ pub struct ReloadArguments {
     /// Maximum time to wait, such as 90s [default: 1m]
     #[arg(long, value_name = "DURATION", value_parser = parse_span)]
     pub timeout: Option<Duration>,
+    /// The daemon's socket.
+    #[command(flatten)]
+    pub socket: SocketArgument,
+}
+
+/// Lets the records of this machine's runners follow their GitLab to another address: another host name, scheme, port or
+/// path.
+///
+/// Change `url` in config.toml and agent.toml first. The server at the new address is asked about each token, and only a
+/// record whose token it accepts is changed. The record keeps how the runner was made, its enrollment and its former
+/// tokens. A running daemon is told to read its files again. Can be repeated, and taken back with the addresses exchanged.
+#[derive(Args, Debug)]
+pub struct RelocateArguments {
+    /// The former address, as the records have it
+    #[arg(value_name = "OLD")]
+    pub old: ServerUrl,
+    /// The new address, as config.toml has it
+    #[arg(value_name = "NEW")]
+    pub new: ServerUrl,
     /// The daemon's socket.
     #[command(flatten)]
     pub socket: SocketArgument,
@@ -671,6 +692,7 @@ impl Arguments {
             | Command::Health(HealthArguments { socket, .. })
             | Command::Check(CheckArguments { socket })
             | Command::Doctor(DoctorArguments { socket, .. })
+            | Command::Relocate(RelocateArguments { socket, .. })
             | Command::Reload(ReloadArguments { socket, .. }) => Overrides { socket: socket.socket.clone(), ..files },
             Command::Register(_)
             | Command::Verify(_)
@@ -706,6 +728,7 @@ impl Arguments {
             | Command::Check(_)
             | Command::Doctor(_)
             | Command::Reload(_)
+            | Command::Relocate(_)
             | Command::Shared(_)
             | Command::Status(_)
             | Command::Health(_)

@@ -7,8 +7,8 @@ use clap::{Arg, ArgAction, Args, Command, CommandFactory as _, FromArgMatches as
 
 use super::arguments::{
     Arguments, CheckArguments, CompletionsArguments, DoctorArguments, FleetArguments, HealthArguments, InitArguments,
-    PlanArguments, RegisterArguments, ReloadArguments, RotateArguments, RunArguments, SharedArguments, StatusArguments,
-    UnregisterArguments, VerifyArguments,
+    PlanArguments, RegisterArguments, ReloadArguments, RelocateArguments, RotateArguments, RunArguments,
+    SharedArguments, StatusArguments, UnregisterArguments, VerifyArguments,
 };
 
 /// Parses a command line.
@@ -58,6 +58,7 @@ fn description(name: &str) -> Option<StyledStr> {
         "doctor" => of::<DoctorArguments>(),
         "init" => of::<InitArguments>(),
         "reload" => of::<ReloadArguments>(),
+        "relocate" => of::<RelocateArguments>(),
         "status" => of::<StatusArguments>(),
         "health" => of::<HealthArguments>(),
         "fleet" => of::<FleetArguments>(),

@@ -10,17 +10,28 @@ use super::context::Context;
 use super::{Error, Exit, status};
 use crate::model::{DaemonReport, format_span};
 use crate::settings;
+use crate::status::StatusClient;
 
 /// The pause between two questions whether the reload is done.
 const POLL: Duration = Duration::from_millis(100);
 
 /// The default of --timeout.
-const TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Sends the signal, and waits until the daemon has read its files.
 pub(super) async fn reload(context: &Context<'_>, arguments: &ReloadArguments) -> Result<Exit, Error> {
     let client = settings::paths(&context.overrides, &context.environment).status_client();
-    let (before, process) = status::report(&client).await?;
+    let daemon = ask(&client, arguments.timeout.unwrap_or(TIMEOUT)).await?;
+    Ok(result(context, &daemon))
+}
+
+/// The same without a report for people.
+///
+/// # Errors
+/// [`Error::Question`] if no daemon answers, [`Error::Verdict`] if it cannot be sent the signal or does not read its files
+/// within the timeout.
+pub(super) async fn ask(client: &StatusClient, timeout: Duration) -> Result<DaemonReport, Error> {
+    let (before, process) = status::report(client).await?;
     let process = process.and_then(Pid::from_raw).ok_or_else(|| {
         failed(
             "the daemon's process cannot be seen from here",
@@ -35,12 +46,11 @@ pub(super) async fn reload(context: &Context<'_>, arguments: &ReloadArguments) -
         let hint = "see the daemon's log, and restart it to use the version of this command";
         return Err(failed("HUP was sent, but this daemon's version does not report the result", hint));
     };
-    let timeout = arguments.timeout.unwrap_or(TIMEOUT);
     let began = Instant::now();
     loop {
-        let (report, _) = status::report(&client).await?;
+        let (report, _) = status::report(client).await?;
         if let Some(daemon) = report.daemon.filter(|daemon| daemon.reloads_done > before.reloads_begun) {
-            return Ok(result(context, &daemon));
+            return Ok(daemon);
         }
         if began.elapsed() >= timeout {
             let message = format!("HUP was sent, and the files were not read within {}", format_span(timeout));

@@ -6,6 +6,7 @@
 //! ([`Inventory::apply_changes`]); a command leaves them where they are, so that both lock the same runner by the
 //! same key.
 
+mod addresses;
 mod relation;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ mod twins;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub use addresses::Addresses;
 pub use relation::{Enrolled, Related, Relation, relate};
 
 use relation::{Holdings, holds_token, left_to_their_name, runner_of, with_one_token};
@@ -125,15 +127,16 @@ pub async fn inventory(config: &Config, mut records: Vec<Record>, snapshot: &Sna
     // A list that grows leaves its former places behind, among what stays.
     let runners = Vec::with_capacity(records.len().max(snapshot.entries.len()));
     let inventory = Inventory { runners, ..Inventory::default() };
-    let (claimed, pace) = (BTreeSet::new(), Pace::default());
-    let mut listing = Listing { snapshot, taken, inventory, claimed, pace };
+    let (claimed, absent, pace) = (BTreeSet::new(), Vec::new(), Pace::default());
+    let mut listing = Listing { snapshot, taken, inventory, claimed, absent, pace };
     for managed in listing.enrolled(config, &mut records).await {
         listing.add(managed);
         listing.pace.step().await;
     }
     listing.add_recorded(records).await;
     listing.add_found().await;
-    let mut inventory = listing.inventory;
+    let Listing { mut inventory, absent, .. } = listing;
+    inventory.warnings.extend(addresses::warnings(&absent, &inventory.runners));
     twins::mark(&mut inventory.runners).await;
     inventory
 }
@@ -163,6 +166,8 @@ struct Listing<'l> {
     inventory: Inventory,
     /// The positions of entries that a runner has.
     claimed: BTreeSet<usize>,
+    /// Records whose runner has no entry.
+    absent: Vec<Record>,
     pace: Pace,
 }
 
@@ -236,10 +241,13 @@ impl Listing<'_> {
             self.inventory.changes.push(RecordChange::Remove(enrollment.key.clone()));
             return;
         };
-        self.inventory.warnings.push(format!(
+        // Whose entry is at the new address has not stayed behind.
+        if self.snapshot.with_token(&enrollment.site.url, credential.token.digest()).next().is_none() {
+            self.inventory.warnings.push(format!(
             "enrollment `{}` now names {}: its runner at {} stays registered; unregister it if it is no longer needed",
             enrollment.key, enrollment.site.url, record.url
         ));
+        }
         let key = RunnerKey::found(&record.url, record.id, credential.token.digest());
         self.change(enrollment.key.clone(), Record { key, enrollment: None, ..record.clone() });
     }
@@ -383,12 +391,7 @@ impl Listing<'_> {
                 return Some(runner);
             }
             self.note_for_its_name(record);
-            self.inventory.warnings.push(format!(
-                "runner `{}` at {} is no longer in config.toml and is not managed: restore its entry, or remove its record `{}.json`",
-                runner.label(),
-                runner.record.url,
-                runner.record.key
-            ));
+            self.absent.push(record.clone());
             return None;
         };
         // The entry that is another runner's can hold a former token of this one, which has an entry of its own too.

@@ -206,6 +206,8 @@ named_enum! {
         Unchanged = "unchanged",
         /// The runner was registered already; its entry was put back into config.toml.
         Restored = "restored",
+        /// Its record went over to another address of its server.
+        Relocated = "relocated",
         /// The server deleted the runner or its manager.
         Unregistered = "unregistered",
         /// The server no longer had the runner.

@@ -106,7 +106,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(self.disk.save_held(from, Held::default()).await?)
     }
 
-    async fn move_journal(&self, from: &RunnerKey, to: &RunnerKey) -> Result<Option<Unfinished>, Error> {
+    pub(super) async fn move_journal(&self, from: &RunnerKey, to: &RunnerKey) -> Result<Option<Unfinished>, Error> {
         let Some(Pending { intent, answer, .. }) = self.disk.pending_of(from).await? else {
             return Ok(self.disk.pending_of(to).await?.and_then(|pending| unfinished(&pending)));
         };
@@ -129,7 +129,8 @@ pub fn knows_token_of(record: &Record, other: &Record) -> bool {
     is_current || record.former_digests.contains(&other.token.digest())
 }
 
-fn merged(there: Held, mut held: Held) -> Held {
+/// What both have, each token once.
+pub(super) fn merged(there: Held, mut held: Held) -> Held {
     held.candidates.retain(|candidate| there.candidates.iter().all(|known| known.token != candidate.token));
     let candidates = [held.candidates, there.candidates].concat();
     Held { candidates, evidence: there.evidence.or(held.evidence) }

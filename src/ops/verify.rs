@@ -543,6 +543,12 @@ fn note_verification(runner: &mut Runner, answer: &Result<Answer<Verified>, Erro
     runner.record.last_verify = Some(LastVerify { at: date.unwrap_or(now), outcome });
 }
 
+/// Notes that the server has accepted the token at this address, whatever was concluded before.
+pub(super) fn note_acceptance(runner: &mut Runner, at: Timestamp) {
+    runner.record.last_verify = Some(LastVerify { at, outcome: VerifyOutcome::Accepted });
+    (runner.record.state, runner.record.since) = (Some(StateName::Active), Some(at));
+}
+
 /// Updates the record from the answer: the runner's id, which is confirmed by that, and the token's expiry.
 pub(super) fn apply_answer(runner: &mut Runner, verified: &Answer<Verified>, now: Timestamp) {
     let seen_at = verified.date.unwrap_or(now);

@@ -15,6 +15,7 @@ mod list;
 mod plan;
 mod proxies;
 mod register;
+mod relocate;
 mod rotate;
 mod schemes;
 mod shared;

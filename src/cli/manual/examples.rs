@@ -126,6 +126,13 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "runner-agent-relocate",
+        &[(
+            "GitLab has a new address, which config.toml has already",
+            "runner-agent relocate https://git.example.com https://gitlab.example.com",
+        )],
+    ),
+    (
         "runner-agent-status",
         &[
             ("Show the runners of the daemon", "runner-agent status"),
