@@ -8,7 +8,7 @@
 //! |---|---|
 //! | the same, accepted | nothing |
 //! | the same, dead | a token that we held is accepted: GitLab was restored, that token is written as the next generation. Else the sender of a pending change is waited for, then comes the recovery |
-//! | newer | accepted: it is projected here. Dead, and ours accepted: ours is written as its next generation |
+//! | newer | accepted: it is projected here, unless ours has just come from GitLab and is in no store: then ours has to be dead first. Dead, and ours accepted: ours is written as its next generation |
 //! | older | ours accepted, the store's dead: the store was restored, and ours is written. Ours dead, the store's accepted: that one is written as our next generation |
 //! | neither grew from the other | the accepted one is written as the next generation of both, and it is said |
 //! | any difference, neither accepted | the store's link is taken over, and our token kept: then as the same, dead |
@@ -386,10 +386,22 @@ impl<S: Fn(Digest) -> Shown> View<'_, S> {
             return SharedStep::Refuse;
         }
         if shown.is_accepted() {
-            return SharedStep::Project;
+            return self.project_unless_ours_is_news(ours, stored);
         }
         let Some(dead) = shown.dead_from(self.confirm_after) else { return SharedStep::Ask(stored.token()) };
         self.unless_ours_is_good(ours, stored, &dead)
+    }
+
+    /// The store's token is accepted. While ours has just come from GitLab and no store has it, a replica that lags may have
+    /// said that: this machine has the only copy of ours, and goes back only once ours is proven dead.
+    fn project_unless_ours_is_news(&self, ours: &Lineage, stored: &Lineage) -> SharedStep {
+        if self.journal != Journal::Answered || self.dead_from(ours.token()).is_some() {
+            SharedStep::Project
+        } else if self.is_asked_later(stored.token(), ours.token()) {
+            SharedStep::Ask(ours.token())
+        } else {
+            SharedStep::Ask(stored.token())
+        }
     }
 
     /// The store's token is dead.

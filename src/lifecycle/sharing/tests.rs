@@ -133,6 +133,23 @@ fn a_dead_token_is_replaced_by_one_that_was_held_and_is_accepted_after_that() {
 }
 
 #[test]
+fn an_answer_that_no_store_has_is_given_up_for_a_newer_token_only_once_it_is_dead() {
+    let newer = || Case { journal: Journal::Answered, ..Case::new(&["a", "x"], &["a", "b", "c"]) };
+    // Of two tokens that are both accepted, one is dead, and a replica that lags does not know that yet.
+    let both = |ours, stored| newer().shown("x", accepted(ours)).shown("c", accepted(stored));
+    assert_eq!(both(200, 210).step(), ask("x"));
+    assert_eq!(both(220, 210).step(), ask("c"));
+    assert_eq!(
+        newer().shown("x", refused(&[200])).shown("c", accepted(210)).step(),
+        ask("x"),
+        "one refusal proves nothing"
+    );
+    assert_eq!(newer().shown("x", dead()).shown("c", accepted(210)).step(), SharedStep::Project);
+    let last = newer().shown("x", accepted(200)).shown("c", dead());
+    assert_eq!(written(&last).1, token("x"));
+}
+
+#[test]
 fn a_newer_token_is_projected_once_it_is_accepted_however_far_it_is_ahead() {
     for stored in [&["a", "b", "c"][..], &["a", "b", "c", "d", "e", "f", "g", "c"]] {
         let newer = || Case::new(&["a", "b"], stored);
