@@ -16,6 +16,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::current::note;
+use super::remedy::{FileUse, explain};
 use super::{Exposure, is_trusted, refused};
 
 /// Maximum number of symbolic links that are followed to one file.
@@ -414,8 +415,11 @@ pub fn check_directory(path: &Path) -> io::Result<()> {
         return Err(Errno::NOTDIR.into());
     }
     let wanted = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
-    accessat(&at.opened, ".", wanted, AtFlags::EACCESS)
-        .map_err(|errno| io::Error::new(io::Error::from(errno).kind(), format!("{}: {errno}", at.path.display())))
+    accessat(&at.opened, ".", wanted, AtFlags::EACCESS).map_err(|errno| {
+        // What refuses a new file there refuses it by this directory.
+        let error = explain(&at.path.join("new"), FileUse::Write, errno.into());
+        io::Error::new(error.kind(), format!("{}: {error}", at.path.display()))
+    })
 }
 
 /// A directory, or at the end of a path any file.

@@ -88,6 +88,27 @@ equal() { [[ $1 == "$2" ]] || { printf 'is      %s\nand not %s\n' "$1" "$2"; ret
 has() { grep -q -e "$2" <<<"$1" || { printf '%s\ndoes not have %s\n' "$1" "$2"; return 1; }; }
 lacks() { ! has "$1" "$2" >/dev/null || { printf '%s\nhas %s\n' "$1" "$2"; return 1; }; }
 
+# says CODE WORDS COMMAND…: the command ends with this code and says all words, separated by `|`.
+says() {
+    local wanted=$1 words=$2 code=0 word said
+    shift 2
+    said=$("$@" 2>&1 </dev/null) || code=$?
+    echo "$said"
+    equal "$code" "$wanted" || return
+    while read -r word; do
+        grep -q -i -F -e "$word" <<<"$said" || { echo "it does not say: $word"; return 1; }
+    done < <(tr '|' '\n' <<<"$words")
+}
+
+# block LANGUAGE WORDS: the block of README.md's shortest path that has these words, for the test GitLab.
+block() {
+    awk -v fence="\`\`\`$1" -v words="$2" '
+        /^## / { here = ($0 == "## The shortest path") }
+        here && $0 == fence { on = 1; text = ""; next }
+        on && /^```$/ { on = 0; if (index(text, words)) { printf "%s", text; exit } }
+        on { text = text $0 "\n" }' README.md | sed "s|https://gitlab.example.com|$gitlab_url|"
+}
+
 registration_token='e2e-registration-token'
 gitlab_url=http://127.0.0.1:8080
 

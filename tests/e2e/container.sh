@@ -129,6 +129,37 @@ waits_for_config() {
         eventually healthy && has "$(log)" 'waiting for another process'
 }
 
+# --- The first hour of a new user --------------------------------------------------------------------------------
+
+# What README.md says, on the network of the test GitLab.
+starts_as_documented() {
+    remove && mkdir -p "$work/user" && install -m 400 -o 65534 "$work/own-token" "$work/user/runner-token"
+    block sh 'podman run' | sed 's|podman run|podman run --network host|' | there sh -euc "cd '$work/user' && . /dev/stdin" &&
+        has "$(there podman exec runner-agent /runner-agent list)" active
+    local result=$?
+    there podman rm --force --time 40 runner-agent
+    return "$result"
+}
+
+# ends CODE WORDS OPTION…: the container ends with this code and says all words, separated by `|`.
+ends() {
+    local code=$1 words=$2
+    shift 2
+    says "$code" "$words" there timeout 60 podman run --rm --network host --env CI_SERVER_URL="$gitlab_url" "$@" runner-agent
+}
+
+# logs WORDS OPTION…: the container says these words and goes on.
+logs() {
+    local words=$1
+    shift
+    remove && run one "$@" && eventually has_logged "$words" && is_running
+}
+has_logged() { says 0 "$1" log; }
+
+# of_another_user NAME MODE: a file with the registration token that belongs to user 1000.
+of_another_user() { install -m "$2" -o 1000 -g 1000 /dev/stdin "$work/$1" <<<"$registration_token"; }
+by_file() { printf '%s\n' --volume "$work/$1:/run/secrets/token:ro" --env REGISTRATION_TOKEN_FILE=/run/secrets/token; }
+
 # --- Checks -----------------------------------------------------------------------------------------------------------
 
 chmod 711 "$work"
@@ -161,6 +192,21 @@ check 'a token of the environment does not stay in the process'    hands_over
 check 'without settings it says what is missing'                   ends_with_2 'set CI_SERVER_URL and one of'
 check 'an address alone is not enough, and it says so'             ends_with_2 'CI_SERVER_URL is set: add one of' --env CI_SERVER_URL="$gitlab_url"
 check 'a sidecar waits for its config.toml'                        waits_for_config
+check 'README.md: the runner is ready'                             starts_as_documented
+of_another_user open 644
+of_another_user closed 600
+install -m 400 -o 65534 /dev/stdin "$work/access" <<<glpat-abcdefghij1234567890
+install -d -m 755 -o 1000 -g 1000 "$work/theirs"
+mapfile -t open < <(by_file open)
+mapfile -t closed < <(by_file closed)
+mapfile -t access < <(by_file access)
+check "a token file that all users can read: the owner that works" logs 'mode 0644|chown 65534|chmod 0400' "${open[@]}" --volume readable:/data
+check "a token file of another user: the owner that works"         logs 'Permission denied|chown 65534|chmod 0400' "${closed[@]}" --volume closed:/data
+check 'an access token is no registration token'                   logs 'access token (glpat-)|registration token|is needed here' "${access[@]}" --volume class:/data
+remove
+check 'a bind mount of another user: the owner that works'         ends 4 'chown 65534:0 /data|:U|--user 1000' "${open[@]}" --volume "$work/theirs:/data"
+check 'a volume that is read-only'                                 ends 4 'read-only|as a writable volume' "${open[@]}" --volume ro:/data:ro
+check 'a volume that is full'                                      ends 4 'No space left|df -h /data' "${open[@]}" --tmpfs /data:rw,size=4k,mode=1777
 remove
 
 verdict

@@ -13,32 +13,21 @@ DIST=$work/packages packaging/build-deb --quiet >"$work/build.log" 2>&1 || { cat
 
 # --- What README.md says ----------------------------------------------------------------------------------------
 
-# block LANGUAGE NUMBER: a block of the shortest path, for the test GitLab.
-block() {
-    awk -v fence="\`\`\`$1" -v wanted="$2" '
-        /^## / { here = ($0 == "## The shortest path") }
-        here && $0 == fence { number++; if (number == wanted) { on = 1; next } }
-        on && /^```$/ { exit }
-        on' README.md | sed "s|https://gitlab.example.com|$gitlab_url|"
-}
-
 # on_machine: runs commands from stdin as root in its home directory, as README.md does with sudo.
 on_machine() { inside sh -euc 'cd /root && . /dev/stdin'; }
 
 prepares_as_documented() {
     created_token ip netns exec "$machine" | inside install -m 600 /dev/stdin /root/runner-token
     inside sh -c 'cp /packages/*.deb /root'
-    block sh 1 | tee /dev/stderr | grep "apt install" >/dev/null
-    block sh 1 | on_machine
+    block sh 'apt install' | on_machine && inside test -s /etc/runner-agent/runner-token
 }
 
 writes_five_lines() {
-    (($(block toml 1 | wc -l) == 5)) && block toml 1 | inside tee /etc/runner-agent/agent.toml
+    (($(block toml enroll | wc -l) == 5)) && block toml enroll | inside tee /etc/runner-agent/agent.toml
 }
 
 starts_as_documented() {
-    block sh 2 | tee /dev/stderr | grep "status --wait ready" >/dev/null
-    block sh 2 | on_machine && has "$(agent list)" '^build-1 .*active'
+    block sh 'systemctl restart' | on_machine && has "$(agent list)" '^build-1 .*active'
 }
 
 # rotates: the runner's token, which lives two hours, is new.
@@ -53,29 +42,17 @@ rotates() {
 
 agent() { inside runner-agent "$@"; }
 
-# says CODE WORDS COMMAND…: the command ends with this code and says all words, separated by `|`.
-says() {
-    local wanted=$1 words=$2 code=0 word said
-    shift 2
-    said=$("$@" 2>&1 </dev/null) || code=$?
-    echo "$said"
-    equal "$code" "$wanted" || return
-    while read -r word; do
-        grep -q -i -F -e "$word" <<<"$said" || { echo "it does not say: $word"; return 1; }
-    done < <(tr '|' '\n' <<<"$words")
-}
-
 # registers OPTION…: a registration that asks nothing, with a configuration of its own.
 registers() {
     inside timeout 60 env ${proxy:+"$proxy"} ${no_proxy:+"$no_proxy"} runner-agent --config /tmp/try/config.toml --state-dir /tmp/try/state \
-        register --non-interactive --name "try $SRANDOM" "$@"
+        register --non-interactive "$@"
 }
 
 # file NAME TEXT: writes /tmp/try/NAME for root.
 file() { inside install -D -m 600 /dev/stdin "/tmp/try/$1" <<<"$2"; }
 by_token() {
     [[ " $* " == *" --executor "* ]] || set -- --executor shell "$@"
-    registers --registration-token-file /tmp/try/registration "$@"
+    registers --name "${name:-try $SRANDOM}" --registration-token-file /tmp/try/registration "$@"
 }
 through() { local proxy=$1; shift; "$@"; }
 around() { local no_proxy=NO_PROXY=$1 proxy=HTTPS_PROXY=http://127.0.0.1:9; shift; "$@"; }
@@ -101,6 +78,32 @@ class Proxy(http.server.BaseHTTPRequestHandler):
     def do_CONNECT(self): self.send_error(int(sys.argv[2]))
     def log_message(self, *_): pass
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Proxy).serve_forever()' "$1" "$2" &
+    servers+=("$!")
+    eventually listens "$1" 2>/dev/null
+}
+
+# start_clock PORT: the test GitLab as seen by a machine whose clock is two years behind.
+start_clock() {
+    ip netns exec "$machine" python3 -c '
+import email.utils, http.server, sys, time, urllib.error, urllib.request
+class Later(http.server.BaseHTTPRequestHandler):
+    def answer(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
+        request = urllib.request.Request(sys.argv[2] + self.path, body or None, headers, method=self.command)
+        try: reply = urllib.request.urlopen(request)
+        except urllib.error.HTTPError as error: reply = error
+        content = reply.read()
+        self.send_response_only(reply.status)
+        for name, value in reply.headers.items():
+            if name.lower() not in ("date", "content-length", "connection", "transfer-encoding"): self.send_header(name, value)
+        self.send_header("Date", email.utils.formatdate(time.time() + 2 * 365 * 86400, usegmt=True))
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+    do_GET = do_POST = do_DELETE = answer
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Later).serve_forever()' "$1" "$gitlab_url" &
     servers+=("$!")
     eventually listens "$1" 2>/dev/null
 }
@@ -158,6 +161,58 @@ inits() {
 
 list_of() { agent list --config "$1"; }
 
+# changes_tags: the same registration with other tags, which changes nothing.
+changes_tags() {
+    local name=tags
+    says 0 registered by_token --url "$gitlab_url" --tag-list one &&
+        says 0 'already|tag|fleet update|--force' by_token --url "$gitlab_url" --tag-list two
+}
+
+# by_user COMMAND…: as a user without rights.
+by_user() { inside setpriv --reuid=65534 --regid=65534 --clear-groups runner-agent "$@"; }
+
+shows_an_expired_entry() {
+    file old.toml "[[runners]]
+name = \"late\"
+url = \"$gitlab_url\"
+token = \"glrt-abcdefghij1234567890\"
+token_expires_at = 2020-01-01T00:00:00Z
+executor = \"shell\""
+    has "$(list_of /tmp/try/old.toml)" '^late .*expired'
+}
+
+# hides_the_token: a token file in the home of root, which the sandbox of the unit hides.
+hides_the_token() {
+    local result=0
+    inside cp /root/runner-token /root/hidden-token
+    edit 's|/etc/runner-agent/runner-token|/root/hidden-token|'
+    inside systemctl reload runner-agent || true
+    eventually says_hidden >/dev/null || result=1
+    says_hidden
+    edit 's|/root/hidden-token|/etc/runner-agent/runner-token|'
+    inside systemctl reload runner-agent && return "$result"
+}
+says_hidden() { has "$(inside journalctl --no-pager -u runner-agent)" 'hides /root (ProtectHome=).*LoadCredential='; }
+
+# names_the_port: a second daemon on the port of the unit.
+names_the_port() {
+    inside tee -a /etc/runner-agent/agent.toml <<<$'[http]\nlisten = ["127.0.0.1:9252"]'
+    file other-agent.toml "" && file other.toml "" && inside systemctl restart runner-agent && agent status --wait ready &&
+        says 4 '127.0.0.1:9252|runner-agent.service' inside timeout 20 runner-agent run --config /tmp/try/other.toml \
+            --agent-config /tmp/try/other-agent.toml --state-dir /tmp/try/other --socket /tmp/try/other.sock --listen-address 127.0.0.1:9252
+}
+
+# moves_gitlab: the same GitLab has another address, which config.toml and agent.toml name.
+moves_gitlab() {
+    local new=http://gitlab.moved.example:8080
+    inside tee -a /etc/hosts <<<'127.0.0.1 gitlab.moved.example'
+    inside sed -i "s|$gitlab_url|$new|" /etc/gitlab-runner/config.toml /etc/runner-agent/agent.toml
+    inside systemctl reload runner-agent && eventually names_the_command "$gitlab_url" "$new" &&
+        says 0 'build-1|accepted' agent relocate "$gitlab_url" "$new" &&
+        says 0 "$new" agent status && lacks "$(agent plan 2>&1)" 'relocate'
+}
+names_the_command() { has "$(inside journalctl --no-pager -u runner-agent)" "runner-agent relocate $1 $2"; }
+
 # --- Checks -----------------------------------------------------------------------------------------------------------
 
 make_machine
@@ -193,10 +248,10 @@ check 'the page of a project is not the address of GitLab'         says 5 "GitLa
 check 'https to a port of http'                                    says 5 'speaks http on this port|no registration was sent' by_token --url https://127.0.0.1:8080
 check 'http to a port of https'                                    says 5 'speaks https on this port|no registration was sent' by_token --url http://127.0.0.1:8443
 for class in access deploy job trigger; do
-    check "the $class token is no registration token"              says 2 'registration token|is needed here' registers --url "$gitlab_url" --registration-token-file "/tmp/try/$class"
-    check "the $class token is no runner token"                    says 2 'runner authentication token|is needed here' registers --url "$gitlab_url" --token-file "/tmp/try/$class"
+    check "the $class token is no registration token"              says 2 'registration token|is needed here' registers --name other --url "$gitlab_url" --registration-token-file "/tmp/try/$class"
+    check "the $class token is no runner token"                    says 2 'runner authentication token|is needed here' registers --name other --url "$gitlab_url" --token-file "/tmp/try/$class"
 done
-check 'an unknown runner token'                                    says 3 'deleted|expired' registers --url "$gitlab_url" --token-file /tmp/try/runner
+check 'an unknown runner token'                                    says 3 'deleted|expired' registers --name other --url "$gitlab_url" --token-file /tmp/try/runner
 check 'a proxy that is down'                                       says 5 'proxy http://127.0.0.1:9 of HTTP_PROXY|refused' through HTTP_PROXY=http://user:secret@127.0.0.1:9 by_token --url http://gitlab.example.com
 check 'a proxy whose name is wrong'                                says 5 'proxy http://proxy.invalid:3128 of HTTP_PROXY' through HTTP_PROXY=http://proxy.invalid:3128 by_token --url http://gitlab.example.com
 check 'a proxy of another scheme'                                  says 4 'scheme other than http and https' through HTTP_PROXY=htp://127.0.0.1:9 by_token --url http://gitlab.example.com
@@ -223,9 +278,24 @@ check 'a command of the service manager'                           says 2 'syste
 check 'version names what tells two builds apart'                  says 0 'commit|target|etcd, kubernetes' agent version
 check 'help COMMAND shows the help of the command'                 says 0 'Usage: runner-agent verify' agent help verify
 check 'a second daemon names the first one and its unit'           says 4 'runner-agent.service' agent run
+check 'the same name with other tags says what differs'            changes_tags
+check 'status without rights says sudo'                            says 5 'sudo' by_user status
+check 'list without rights says sudo'                              says 4 'sudo' by_user list
+check 'an entry that has expired says so'                          shows_an_expired_entry
+start_clock 8099
+file clock.toml "[[runners]]
+name = \"late\"
+url = \"http://127.0.0.1:8099\"
+token = \"$(created_token ip netns exec "$machine")\"
+executor = \"shell\""
+check 'a clock that is two years off'                              says 0 'clock is|behind|timedatectl' agent doctor --config /tmp/try/clock.toml --state-dir /tmp/try/clock
+end_servers
+check "a token file that the unit's sandbox hides"                 hides_the_token
+check 'a port in use names its unit'                               names_the_port
 check 'a typing error in agent.toml is said everywhere'            typo_is_found
 check 'the bundle of doctor has no secret'                         has_no_secret_bundle
 check 'init writes an agent.toml from config.toml'                 inits
+check 'GitLab has another address'                                 moves_gitlab
 inside systemctl kill --signal=QUIT runner-agent
 eventually fails inside systemctl --quiet is-active runner-agent
 check 'status names the unit that has stopped'                     says 5 'systemctl status runner-agent' agent status

@@ -85,6 +85,15 @@ fn a_directory_of_another_user_in_a_container_comes_with_the_owner_that_works() 
     let config = sandbox.path("config").display().to_string();
     let done = run_in_container(&sandbox, &args);
     done.exits(4).says(&format!("run `chown 65534:0 {config}`")).says("`:U`").says("`--user 0`");
+    // The same for the state directory, which `run` looks at before it starts.
+    fs::create_dir(sandbox.path("closed")).unwrap();
+    fs::set_permissions(sandbox.path("closed"), fs::Permissions::from_mode(0o755)).unwrap();
+    let closed = sandbox.path("closed").display().to_string();
+    let done = run_in_container(&sandbox, &["run", "--once", "--state-dir", &format!("{closed}/state")]);
+    done.exits(4)
+        .says("the state directory cannot be made")
+        .says(&format!("run `chown 65534:0 {closed}`"))
+        .says("`:U`");
     // The same for agent.toml.
     chown(sandbox.path("agent.toml"), Some(1000), Some(1000)).unwrap();
     let agent = sandbox.path("agent.toml").display().to_string();
