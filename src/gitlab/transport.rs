@@ -95,6 +95,7 @@ impl Transport {
         let url = format!("{}/{}/{}", outgoing.site.url, outgoing.root, outgoing.path);
         let mut request =
             client.request(outgoing.method, url).header(HeaderName::from_static("x-request-id"), outgoing.request_id);
+        let is_probe = outgoing.token_kind == TokenKind::None;
         if !outgoing.body.is_empty() {
             let json = HeaderValue::from_static("application/json");
             request = request.header(CONTENT_TYPE, json).body(bytes::Bytes::from_owner(outgoing.body));
@@ -104,7 +105,7 @@ impl Transport {
         }
         let response = match request.send().await {
             Ok(response) => response,
-            Err(error) => return Err(self.with_scheme(outgoing.site, not_answered(error)).await),
+            Err(error) => return Err(self.with_scheme(outgoing.site, not_answered(error), is_probe).await),
         };
         received(response, outgoing.max_answer_bytes, outgoing.keeps_cut_success).await
     }
@@ -117,15 +118,20 @@ impl Transport {
         }
     }
 
-    /// Tells an alert of TLS, which is the answer of an https port to plain http, from an answer that was lost.
-    async fn with_scheme(&self, site: &Site, failure: CallFailure) -> CallFailure {
+    /// Tells an alert of TLS, which is the answer of an https port to plain http, from an answer that was lost. A port that
+    /// closes the connection without an alert is asked after a probe alone: any other request may have been executed, and
+    /// is not held up.
+    async fn with_scheme(&self, site: &Site, failure: CallFailure, is_probe: bool) -> CallFailure {
         let is_direct = matches!(self.config.proxies.route(&site.url), Ok(None));
         let is_no_http = failure.source.as_deref().is_some_and(|error| is_no_http(error));
-        let is_suspect = failure.kind == ErrorKind::ConnectionLost && is_no_http && is_direct && !site.url.is_https();
-        if is_suspect && scheme::speaks_tls(&site.url).await {
+        let is_lost = failure.kind == ErrorKind::ConnectionLost && is_direct && !site.url.is_https();
+        if !is_lost || !(is_no_http || is_probe) || !scheme::speaks_tls(&site.url).await {
+            return failure;
+        }
+        if is_no_http {
             return CallFailure { kind: ErrorKind::HttpsExpected, source: None, ..failure };
         }
-        failure
+        failure.with_detail("and the server speaks https on this port: set `url` to https://")
     }
 
     /// Drops everything built from TLS files and the system's authorities, including idle connections. Requests in

@@ -28,6 +28,25 @@ fn http_to_a_port_that_speaks_https_is_named() {
     done.exits(5).says("the server speaks https on this port, not http").says("set `url` to https://");
 }
 
+#[test]
+fn an_https_port_that_closes_a_connection_of_http_is_named() {
+    let sandbox = super::sandbox();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, mut first) = (stream.unwrap(), [0; 1024]);
+            let read = stream.read(&mut first).unwrap_or_default();
+            // An alert to the first message of a handshake, and nothing to anything else.
+            if first[..read].starts_with(&[0x16, 0x03]) {
+                let _sent = stream.write_all(&[0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x28]);
+            }
+        }
+    });
+    let done = register(&sandbox, &format!("http://{address}"));
+    done.exits(5).says("the server speaks https on this port: set `url` to https://").says("no registration was sent");
+}
+
 /// A server that answers each request with this text.
 fn answering(body: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
