@@ -41,11 +41,12 @@ pub(super) async fn relocate(
     check_enrollments(&settings, old, new)?;
     let session = CommandSession::with_settings(context, settings, interrupt.clone(), None).await?;
     let (inventory, snapshot) = session.inventory().await?;
-    let records = session.ops().disk().records().await?.records;
-    let of_old = |record: &Record| record.url == *old && record.credential.is_some();
-    let records: Vec<_> = records.into_iter().filter(of_old).collect();
+    let mut records = session.ops().disk().records().await?.records;
+    records.retain(|record| record.credential.is_some());
+    let at_new = records.iter().filter(|record| record.url == *new).count();
+    records.retain(|record| record.url == *old);
     if records.is_empty() {
-        return Err(none_recorded(old, &inventory));
+        return nothing_to_move(&session, &arguments, at_new, &inventory);
     }
     let (moves, mut outcomes) = assigned(records, new, (&inventory, &snapshot), session.now());
     drop(inventory);
@@ -74,14 +75,24 @@ fn check_enrollments(settings: &Settings, old: &ServerUrl, new: &ServerUrl) -> R
     })
 }
 
-fn none_recorded(old: &ServerUrl, inventory: &Inventory) -> Error {
+/// No record has the former address: all are at the new one already, or the address is mistyped.
+fn nothing_to_move(
+    session: &CommandSession,
+    RelocateArguments { old, new, .. }: &RelocateArguments,
+    at_new: usize,
+    inventory: &Inventory,
+) -> Result<Exit, Error> {
+    if at_new > 0 {
+        session.reporter.remark(&format!("nothing to do: no runner is recorded at {old}, and {at_new} at {new}"));
+        return Ok(session.reporter.report_outcomes(Vec::new()));
+    }
     let mut known: Vec<_> = inventory.runners.iter().map(|managed| managed.runner.record.url.as_str()).collect();
     known.sort_unstable();
     known.dedup();
     let others = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-    Error::Usage(format!(
+    Err(Error::Usage(format!(
         "no runner of this machine is recorded at {old} (known addresses: {others}): an entry without a record only needs its `url` changed in config.toml"
-    ))
+    )))
 }
 
 /// Finds the runner of each record at the new address; says for each other one why it stays.

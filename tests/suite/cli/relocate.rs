@@ -164,6 +164,8 @@ fn relocating_can_be_taken_back() {
     registered_and_moved(&sandbox);
     let (old, new) = addresses(&sandbox);
     sandbox.run(&["relocate", &old, &new]).exits(0);
+    // It can be repeated.
+    sandbox.run(&["relocate", &old, &new]).exits(0).says("nothing to do: no runner is recorded at").says("and 1 at");
     sandbox.write_config(&sandbox.config().replace(&new, &old));
     sandbox.run(&["relocate", &new, &old]).exits(0);
     let [record] = &records(&sandbox)[..] else { panic!("{:?}", records(&sandbox)) };
