@@ -151,6 +151,8 @@ mod tests {
             (format!("0::/machine.slice/libpod-{id}.scope/container"), container(Some("podman"))),
             (format!("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{id}.scope"), container(None)),
             (format!("0::/../{id}"), container(None)),
+            (format!("0::/system.slice/docker.service/docker-{id}.scope"), container(Some("docker"))),
+            (format!("0::/machine.slice/libpod-{id}.scope/system.slice/a.service"), unit("a.service")),
             (format!("2:cpu:/system.slice/docker.service\n1:name=systemd:/docker/{id}"), container(None)),
         ] {
             assert_eq!(Owner::in_groups(&groups), expected, "{groups}");
