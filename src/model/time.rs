@@ -51,6 +51,31 @@ impl Timestamp {
         Self::within_range(zoned.timestamp())
     }
 
+    /// Parses a date (`2026-12-31`) as 00:00 UTC of that day.
+    ///
+    /// # Errors
+    /// [`TimestampError`] for anything else.
+    pub fn from_date(text: &str) -> Result<Self, TimestampError> {
+        let date = text.parse::<jiff::civil::Date>().map_err(|_| TimestampError)?;
+        let zoned = date.to_zoned(jiff::tz::TimeZone::UTC).map_err(|_| TimestampError)?;
+        Self::within_range(zoned.timestamp())
+    }
+
+    /// The day in UTC (`2026-12-31`).
+    #[must_use]
+    pub fn date(self) -> String {
+        let mut text = self.to_string();
+        text.truncate("2026-12-31".len());
+        text
+    }
+
+    /// 00:00 UTC of its day.
+    #[must_use]
+    pub fn start_of_day(self) -> Self {
+        const DAY_MILLIS: i64 = 86_400_000;
+        Self::from_millis(self.as_millis() - self.as_millis() % DAY_MILLIS)
+    }
+
     /// Drops the fraction of a second, as in config.toml.
     #[must_use]
     pub fn whole_seconds(self) -> Self {
@@ -189,6 +214,17 @@ mod tests {
     fn times_outside_the_range_are_rejected() {
         for text in ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "tomorrow"] {
             assert_eq!(text.parse::<Timestamp>(), Err(TimestampError), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_date_is_its_midnight_in_utc() {
+        let at = Timestamp::from_date("2026-01-31").unwrap();
+        assert_eq!((at.to_string().as_str(), at.date().as_str()), ("2026-01-31T00:00:00Z", "2026-01-31"));
+        let evening = at.plus(Duration::from_secs(86_399));
+        assert_eq!((evening.date().as_str(), evening.start_of_day()), ("2026-01-31", at));
+        for text in ["", "2026-02-30", "31.01.2026", "1969-12-31", "9999-12-31", "soon"] {
+            assert_eq!(Timestamp::from_date(text), Err(TimestampError), "{text}");
         }
     }
 
