@@ -40,7 +40,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use answer::{Answer, AnswerText, Registered, Reset, Shape, Verified};
+pub use answer::{Answer, AnswerText, Registered, Reset, RotatedAccessToken, Shape, Verified};
 pub use client::Client;
 #[cfg(any(test, fuzzing))]
 pub use client::fuzzing;
