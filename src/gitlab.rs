@@ -8,6 +8,7 @@
 //! The only files it reads are the TLS files of a site. [`JsonClient`] speaks to other servers by the same TLS rules. Imports only `model` and `secret`; no other room uses
 //! `reqwest`, `rustls`, `rustls-native-certs`, `bytes` and `percent-encoding`.
 
+mod access_token;
 mod answer;
 mod certificate;
 mod client;
@@ -40,7 +41,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use answer::{Answer, AnswerText, Registered, Reset, Shape, Verified};
+pub use answer::{Answer, AnswerText, Registered, Reset, RotatedAccessToken, Shape, Verified};
 pub use client::Client;
 #[cfg(any(test, fuzzing))]
 pub use client::fuzzing;

@@ -3,6 +3,7 @@
 //! Plain values without side effects. Every room may import them; they import only `secret`. No other room uses `jiff`
 //! and `url`.
 
+mod access;
 mod address;
 mod clocks;
 mod evidence;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use access::{AccessTokenFacts, AccessTokenOwner, AccessTokenReport, AccessTokenState};
 pub use address::{AddressError, MAX_URL_BYTES, ServerUrl};
 pub use clocks::{Belief, Witness};
 pub use evidence::{

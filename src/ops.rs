@@ -77,7 +77,7 @@ pub use enrollment::{
 pub use error::{Error, Failure};
 pub use move_record::{Moved, RecordMove, is_locked, knows_token_of};
 pub use places::{LOCK_WAIT, Locked};
-pub use ports::{Disk, Server};
+pub use ports::{AccessServer, Disk, Server};
 pub use projection::{EntryStatus, Reconciled};
 pub use register::registered_with;
 pub use relocate::Relocation;

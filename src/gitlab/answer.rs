@@ -1,6 +1,6 @@
 //! The typed content of a genuine answer.
 
-use crate::model::{Expiry, RunnerId, Timestamp};
+use crate::model::{AccessTokenFacts, Expiry, RunnerId, Timestamp};
 use crate::secret::Token;
 
 /// A genuine answer with its time and request id.
@@ -56,6 +56,17 @@ pub struct Reset {
     pub expiry: Expiry,
     /// Whether the answer looks like GitLab's. The token that was sent does not make it odd.
     pub shape: Shape,
+}
+
+/// The result of a rotation of an access token. The old one is dead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RotatedAccessToken {
+    /// The new token: kept whatever else is odd in the answer.
+    pub token: Token,
+    /// What the answer says about it; `None` if it cannot be read.
+    pub facts: Option<AccessTokenFacts>,
+    /// What in the answer is not as GitLab documents it, in words.
+    pub oddity: Option<&'static str>,
 }
 
 /// The status and text of an answer, to compare it with another one.

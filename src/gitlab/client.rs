@@ -329,7 +329,7 @@ pub(super) fn deleted(incoming: &Incoming) -> Result<(), CallFailure> {
 }
 
 /// A success status whose content is not the one of the call.
-fn unreadable(incoming: &Incoming, Flaw(flaw): Flaw) -> CallFailure {
+pub(super) fn unreadable(incoming: &Incoming, Flaw(flaw): Flaw) -> CallFailure {
     if incoming.is_json() {
         CallFailure::new(ErrorKind::UnexpectedAnswer).with_detail(flaw)
     } else {

@@ -64,6 +64,14 @@ named_enum! {
         ShowProject = "show_project",
         /// `GET /groups/:id`: look up a group by its path.
         ShowGroup = "show_group",
+        /// `GET /personal_access_tokens/self`: what the access token is. Needs no right and changes nothing.
+        ShowAccessToken = "show_access_token",
+        /// `POST /personal_access_tokens/self/rotate`: replace the access token of a user.
+        RotateAccessToken = "rotate_access_token",
+        /// `POST /groups/:id/access_tokens/self/rotate`: replace the access token of a group.
+        RotateGroupAccessToken = "rotate_group_access_token",
+        /// `POST /projects/:id/access_tokens/self/rotate`: replace the access token of a project.
+        RotateProjectAccessToken = "rotate_project_access_token",
         /// `POST /ci/api/v1/runners/register`: register a runner in the API of 2016.
         RegisterV1 = "register_v1",
         /// `DELETE /ci/api/v1/runners/delete`: delete a runner in the API of 2016.
@@ -113,6 +121,10 @@ impl Endpoint {
             Self::Create => "create a runner",
             Self::ShowProject => "find the project",
             Self::ShowGroup => "find the group",
+            Self::ShowAccessToken => "look at the access token",
+            Self::RotateAccessToken => "rotate the access token",
+            Self::RotateGroupAccessToken => "rotate the access token of the group",
+            Self::RotateProjectAccessToken => "rotate the access token of the project",
         }
     }
 
@@ -127,7 +139,8 @@ impl Endpoint {
             | Self::ListManagers
             | Self::ListProjects
             | Self::ShowProject
-            | Self::ShowGroup => Method::GET,
+            | Self::ShowGroup
+            | Self::ShowAccessToken => Method::GET,
             Self::Register
             | Self::Verify
             | Self::Probe
@@ -138,6 +151,9 @@ impl Endpoint {
             | Self::ResetProjectRegistrationToken
             | Self::ResetGroupRegistrationToken
             | Self::Create
+            | Self::RotateAccessToken
+            | Self::RotateGroupAccessToken
+            | Self::RotateProjectAccessToken
             | Self::RegisterV1 => Method::POST,
             Self::Update => Method::PUT,
             Self::DeleteRunner | Self::DeleteManager | Self::DeleteById | Self::Unassign | Self::DeleteV1 => {
@@ -151,9 +167,15 @@ impl Endpoint {
         self.method() != Method::GET && !matches!(self, Self::Verify | Self::Probe)
     }
 
-    /// Whether its answer holds a new token of a runner.
+    /// Whether its answer holds the only copy of a new token of a runner, or of a new access token.
     pub(super) fn brings_token(self) -> bool {
         matches!(self, Self::Register | Self::RegisterV1 | Self::Create | Self::Reset | Self::ResetById)
+            || self.rotates_access_token()
+    }
+
+    /// Whether the call replaces the access token that it is made with.
+    pub(super) fn rotates_access_token(self) -> bool {
+        matches!(self, Self::RotateAccessToken | Self::RotateGroupAccessToken | Self::RotateProjectAccessToken)
     }
 
     pub(super) fn token_kind(self) -> TokenKind {
@@ -179,7 +201,11 @@ impl Endpoint {
             | Self::ResetGroupRegistrationToken
             | Self::Create
             | Self::ShowProject
-            | Self::ShowGroup => TokenKind::Access,
+            | Self::ShowGroup
+            | Self::ShowAccessToken
+            | Self::RotateAccessToken
+            | Self::RotateGroupAccessToken
+            | Self::RotateProjectAccessToken => TokenKind::Access,
         }
     }
 

@@ -90,6 +90,9 @@ impl ErrorKind {
             Self::AccessTokenRefused => "use a valid access token",
             Self::AccessTokenRights => endpoint.required_rights(),
             Self::RotationClosed => "create a new runner in GitLab's UI before this token expires",
+            Self::InvalidParameters if endpoint.rotates_access_token() => {
+                "set a shorter `life` in the access_token of the [[server]]: the server refuses this one, or names another reason"
+            }
             Self::Orphaned => "delete the runner and create a new one",
             Self::Unassigned => "assign the runner to a project in GitLab's UI",
             Self::NameLookup

@@ -15,6 +15,7 @@ mod runner;
 pub use changes::{NewRunner, NewRunnerOwner, PauseParameter, RegistrationTokenScope, RunnerChanges};
 pub use enums::{ContactStatus, DeprecatedScope, JobExecution, JobStatus, RefAccess, RunnerType, Sort, UnknownName};
 pub use job::{CiJob, Commit, Pipeline};
+pub(super) use owner::segment;
 pub use owner::{Group, OwnerName, OwnerNameError, Project, User};
 pub use pages::{MAX_PAGE_ROWS, Pages, Row};
 pub use query::{JobFilters, RunnerFilters, RunnerScope};

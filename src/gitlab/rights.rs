@@ -6,13 +6,15 @@ impl Endpoint {
     /// What is missing if GitLab answers 404.
     pub(super) fn missing(self) -> &'static str {
         match self {
-            Self::ListOfProject | Self::ResetProjectRegistrationToken | Self::ShowProject => {
-                "no such project, or the access token's user cannot see it"
-            }
-            Self::ListOfGroup | Self::ResetGroupRegistrationToken | Self::ShowGroup => {
+            Self::ListOfProject
+            | Self::ResetProjectRegistrationToken
+            | Self::ShowProject
+            | Self::RotateProjectAccessToken => "no such project, or the access token's user cannot see it",
+            Self::ListOfGroup | Self::ResetGroupRegistrationToken | Self::ShowGroup | Self::RotateGroupAccessToken => {
                 "no such group, or the access token's user cannot see it"
             }
             Self::Assign | Self::Unassign => "no such runner or project, or the access token's user cannot see it",
+            Self::ShowAccessToken | Self::RotateAccessToken => "the server has no such access token",
             Self::DeleteManager => "the server has no such runner or manager",
             Self::Register
             | Self::Verify
@@ -64,6 +66,12 @@ impl Endpoint {
             }
             Self::ResetGroupRegistrationToken => {
                 "this needs the access token of a group owner with the scope `api`, and a group that allows registration tokens"
+            }
+            Self::ShowAccessToken => {
+                "any access token may look at itself: check that this is an access token of this server"
+            }
+            Self::RotateAccessToken | Self::RotateGroupAccessToken | Self::RotateProjectAccessToken => {
+                "the access token needs the scope `self_rotate` (since 17.9) or `api`"
             }
             Self::Create => {
                 "the access token needs the scope `create_runner` or `api`, and its user must be a maintainer of the project, an owner of the group, or for an instance runner an administrator"

@@ -1,5 +1,6 @@
 //! Tests of the client against a scripted server, in real time on the loopback interface.
 
+mod access_token;
 mod dispositions;
 mod fleet;
 mod json_stream;
@@ -16,7 +17,7 @@ use super::fleet::{
     JobFilters, NewRunner, NewRunnerOwner, OwnerName, RegistrationTokenScope, RunnerChanges, RunnerFilters, RunnerScope,
 };
 use super::*;
-use crate::model::{RunnerId, Site, SystemId, TlsFiles, TlsPaths};
+use crate::model::{AccessTokenOwner, RunnerId, Site, SystemId, Timestamp, TlsFiles, TlsPaths};
 use crate::secret::Token;
 use server::{Reply, ScriptedServer};
 
@@ -97,6 +98,8 @@ async fn manage(client: &Client, site: &Site, endpoint: Endpoint) -> Result<(), 
     let fleet = client.fleet(site.clone(), token(ACCESS_TOKEN));
     let list = async |scope| fleet.runners(&scope, &RunnerFilters::default()).next_page().await.map(drop);
     let reset = async |scope| fleet.reset_registration_token(&scope).await.map(drop);
+    let day = Timestamp::from_date("2026-04-01").unwrap();
+    let rotate = async |owner| client.rotate_access_token(site, &token(ACCESS_TOKEN), &owner, day).await.map(drop);
     match endpoint {
         Endpoint::ListOwned => list(RunnerScope::Owned).await,
         Endpoint::ListAll => list(RunnerScope::All).await,
@@ -119,6 +122,10 @@ async fn manage(client: &Client, site: &Site, endpoint: Endpoint) -> Result<(), 
         Endpoint::Create => fleet.create(&new_runner()).await.map(drop),
         Endpoint::ShowProject => fleet.project(&owner()).await.map(drop),
         Endpoint::ShowGroup => fleet.group(&owner()).await.map(drop),
+        Endpoint::ShowAccessToken => client.access_token_facts(site, &token(ACCESS_TOKEN)).await.map(drop),
+        Endpoint::RotateAccessToken => rotate(AccessTokenOwner::Personal).await,
+        Endpoint::RotateGroupAccessToken => rotate(AccessTokenOwner::Group("a/b".to_owned())).await,
+        Endpoint::RotateProjectAccessToken => rotate(AccessTokenOwner::Project("a/b".to_owned())).await,
         _ => unreachable!("{endpoint:?} is a call of the daemon"),
     }
 }

@@ -262,7 +262,7 @@ const UNREADABLE_EXPIRY: Flaw = Flaw("its token_expires_at is unreadable");
 const NO_TIME_MS: i64 = 0;
 
 /// Whether a time is in the year 9999 or later, which stands for "never" in some databases.
-fn is_far_future(text: &str) -> bool {
+pub(super) fn is_far_future(text: &str) -> bool {
     let year = text.trim_start_matches('+').split('-').next().unwrap_or_default();
     year.bytes().all(|byte| byte.is_ascii_digit()) && year.parse::<u64>().is_ok_and(|year| year >= 9999)
 }

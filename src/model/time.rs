@@ -51,6 +51,31 @@ impl Timestamp {
         Self::within_range(zoned.timestamp())
     }
 
+    /// Parses a date (`2026-12-31`) as 00:00 UTC of that day.
+    ///
+    /// # Errors
+    /// [`TimestampError`] for anything else.
+    pub fn from_date(text: &str) -> Result<Self, TimestampError> {
+        let date = text.parse::<jiff::civil::Date>().map_err(|_| TimestampError)?;
+        let zoned = date.to_zoned(jiff::tz::TimeZone::UTC).map_err(|_| TimestampError)?;
+        Self::within_range(zoned.timestamp())
+    }
+
+    /// The day in UTC (`2026-12-31`).
+    #[must_use]
+    pub fn date(self) -> String {
+        let mut text = self.to_string();
+        text.truncate("2026-12-31".len());
+        text
+    }
+
+    /// 00:00 UTC of its day.
+    #[must_use]
+    pub fn start_of_day(self) -> Self {
+        const DAY_MILLIS: i64 = 86_400_000;
+        Self::from_millis(self.as_millis() - self.as_millis() % DAY_MILLIS)
+    }
+
     /// Drops the fraction of a second, as in config.toml.
     #[must_use]
     pub fn whole_seconds(self) -> Self {
@@ -174,6 +199,17 @@ fn split_days(text: &str) -> Option<(Duration, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_date_of_gitlab_is_the_start_of_its_day() {
+        let start = Timestamp::from_date("2026-12-31").unwrap();
+        assert_eq!(start.to_string(), "2026-12-31T00:00:00Z");
+        let later = start.plus(Duration::from_secs(86_399));
+        assert_eq!((later.date().as_str(), later.start_of_day()), ("2026-12-31", start));
+        for wrong in ["", "2026-13-01", "1969-12-31", "9999-12-31", "2026-12-31T00:00:00Z "] {
+            assert!(Timestamp::from_date(wrong).is_err(), "{wrong:?}");
+        }
+    }
 
     #[test]
     fn the_formats_of_gitlab_and_config_toml_are_read() {

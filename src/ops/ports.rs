@@ -7,9 +7,12 @@ use std::time::Duration;
 use super::{AccessToken, Failure};
 use crate::gitlab::fleet::{Manager, NewRunner};
 use crate::gitlab::{
-    self, Answer, IN_FLIGHT_PER_HOST, Info, REQUEST_TIMEOUT, RegisterParameters, Registered, Reset, Verified,
+    self, Answer, IN_FLIGHT_PER_HOST, Info, REQUEST_TIMEOUT, RegisterParameters, Registered, Reset, RotatedAccessToken,
+    Verified,
 };
-use crate::model::{Held, RunnerId, RunnerKey, ServerUrl, Site, SystemId, Timestamp};
+use crate::model::{
+    AccessTokenFacts, AccessTokenOwner, Held, RunnerId, RunnerKey, ServerUrl, Site, SystemId, Timestamp,
+};
 use crate::secret::{Digest, Token};
 use crate::store::{
     self, Edit, Edited, EntrySelector, EntryText, Intent, JournalAnswer, OnDisk, Pending, Record, RecordQuery, Records,
@@ -43,6 +46,27 @@ pub trait Server: 'static {
     async fn reset_by_id(&self, url: &ServerUrl, id: RunnerId, access: &AccessToken) -> Answered<Reset>;
     async fn managers(&self, url: &ServerUrl, id: RunnerId, access: &AccessToken) -> Answered<Vec<Manager>>;
     async fn description(&self, url: &ServerUrl, id: RunnerId, access: &AccessToken) -> Answered<Option<String>>;
+}
+
+/// The calls to GitLab that keep an access token; each sends one request, once.
+#[expect(async_fn_in_trait, reason = "one thread runs everything")]
+pub trait AccessServer: 'static {
+    /// How long an answer is waited for.
+    fn request_timeout(&self) -> Duration {
+        REQUEST_TIMEOUT
+    }
+    /// Asks about a token with itself. [`Disposition::Unsupported`](gitlab::Disposition::Unsupported) from a server that
+    /// does not have the call, [`Reason::AccessToken`](gitlab::Reason::AccessToken) for a token that it refuses.
+    async fn access_token_facts(&self, url: &ServerUrl, access: &AccessToken) -> Answered<AccessTokenFacts>;
+    /// Replaces a token with itself; the new one ends at `expires_at`, 00:00 UTC of a day. GitLab revokes the new token if
+    /// the old one is sent here again.
+    async fn rotate_access_token(
+        &self,
+        url: &ServerUrl,
+        access: &AccessToken,
+        owner: &AccessTokenOwner,
+        expires_at: Timestamp,
+    ) -> Answered<RotatedAccessToken>;
 }
 
 /// Implements methods of a port by the type's own methods of the same names.
@@ -93,6 +117,26 @@ impl Server for gitlab::Client {
         async fn delete_v1(&self, site: &Site, token: &Token) -> Answered<()>;
         async fn delete_manager(&self, site: &Site, token: &Token, id: &SystemId) -> Answered<()>;
         async fn reset(&self, site: &Site, token: &Token, id: &SystemId) -> Answered<Reset>;
+    }
+}
+
+impl AccessServer for gitlab::Client {
+    fn request_timeout(&self) -> Duration {
+        Self::request_timeout(self)
+    }
+
+    async fn access_token_facts(&self, url: &ServerUrl, access: &AccessToken) -> Answered<AccessTokenFacts> {
+        Ok(Self::access_token_facts(self, &access.site(url), &access.token).await?)
+    }
+
+    async fn rotate_access_token(
+        &self,
+        url: &ServerUrl,
+        access: &AccessToken,
+        owner: &AccessTokenOwner,
+        expires_at: Timestamp,
+    ) -> Answered<RotatedAccessToken> {
+        Ok(Self::rotate_access_token(self, &access.site(url), &access.token, owner, expires_at).await?)
     }
 }
 

@@ -14,9 +14,10 @@ use zeroize::Zeroizing;
 
 use super::{CallFailure, Endpoint, Error, Fields, Incoming, headers, wire};
 use super::{deleted, interpreted, new_credential, probed, registered, reset, success, verified};
+use crate::gitlab::access_token;
 use crate::gitlab::endpoint::TokenKind;
-use crate::gitlab::{Answer, Disposition, Registered, Reset, Shape, Verified, fleet};
-use crate::model::Expiry;
+use crate::gitlab::{Answer, Disposition, Registered, Reset, RotatedAccessToken, Shape, Verified, fleet};
+use crate::model::{AccessTokenFacts, Expiry};
 use crate::secret::Token;
 
 /// The token of every request: what no error may tell. In lower case, so that it can also be a host.
@@ -64,6 +65,26 @@ pub fn read_registered(endpoint: Endpoint, answer: &RawAnswer, sent: &Token) -> 
 /// [`Error`].
 pub fn read_deleted(endpoint: Endpoint, answer: &RawAnswer, sent: &Token) -> Result<Answer<()>, Error> {
     answer.read(endpoint, Some(sent), deleted)
+}
+
+/// Reads an answer to [`Client::access_token_facts`](super::Client::access_token_facts) of `sent`.
+///
+/// # Errors
+/// [`Error`].
+pub fn read_access_token_facts(answer: &RawAnswer, sent: &Token) -> Result<Answer<AccessTokenFacts>, Error> {
+    answer.read(Endpoint::ShowAccessToken, Some(sent), access_token::facts)
+}
+
+/// Reads an answer to [`Client::rotate_access_token`](super::Client::rotate_access_token) of `sent`, to one of its calls.
+///
+/// # Errors
+/// [`Error`].
+pub fn read_rotated_access_token(
+    endpoint: Endpoint,
+    answer: &RawAnswer,
+    sent: &Token,
+) -> Result<Answer<RotatedAccessToken>, Error> {
+    answer.read(endpoint, Some(sent), |incoming| access_token::rotated(incoming, sent))
 }
 
 /// Reads an answer to [`Client::probe`](super::Client::probe).
@@ -152,6 +173,18 @@ fn accepted(endpoint: Endpoint, incoming: &Incoming, secret: &Token) -> Result<(
             assert!(reset.shape != Shape::Documented || reset.expiry != Expiry::Unknown && incoming.status == 201);
             (reset.token, reset.expiry)
         }
+        Endpoint::ShowAccessToken => {
+            let facts = access_token::facts(incoming)?;
+            check_facts(&facts);
+            return Ok(());
+        }
+        Endpoint::RotateAccessToken | Endpoint::RotateGroupAccessToken | Endpoint::RotateProjectAccessToken => {
+            let rotated = access_token::rotated(incoming, secret)?;
+            assert!(rotated.oddity.is_some() || rotated.facts.is_some() && incoming.status == 200);
+            assert!(rotated.oddity.is_some() || rotated.token != *secret);
+            rotated.facts.iter().for_each(check_facts);
+            (rotated.token, Expiry::Unknown)
+        }
         Endpoint::ResetInstanceRegistrationToken
         | Endpoint::ResetProjectRegistrationToken
         | Endpoint::ResetGroupRegistrationToken => (new_credential(incoming, Fields::Token)?.token, Expiry::Unknown),
@@ -178,6 +211,12 @@ fn accepted(endpoint: Endpoint, incoming: &Incoming, secret: &Token) -> Result<(
         assert_eq!(at.to_string().parse(), Ok(at));
     }
     Ok(())
+}
+
+/// What is kept of an access token is short and safe to print.
+fn check_facts(facts: &AccessTokenFacts) {
+    let shown = format!("{} {}", facts.name, facts.scopes.concat());
+    assert!(!shown.contains(char::is_control) && shown.len() < 200_000, "{shown:?}");
 }
 
 fn rows<T: Serialize + DeserializeOwned>(incoming: &Incoming) -> Result<(), CallFailure> {

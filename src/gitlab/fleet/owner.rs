@@ -83,6 +83,11 @@ pub struct User {
     pub organization: Option<String>,
 }
 
+/// An id or a whole path, percent-encoded as one path segment.
+pub(in crate::gitlab) fn segment(name: &str) -> impl fmt::Display {
+    utf8_percent_encode(name, RESERVED)
+}
+
 /// A project or group by its id or its whole path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnerName(String);
@@ -101,7 +106,7 @@ impl OwnerName {
 
     /// Returns the name percent-encoded as one path segment.
     pub(super) fn segment(&self) -> impl fmt::Display {
-        utf8_percent_encode(&self.0, RESERVED)
+        segment(&self.0)
     }
 }
 

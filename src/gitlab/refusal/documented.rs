@@ -6,8 +6,8 @@ use crate::gitlab::{Endpoint, ErrorKind};
 use Endpoint::{
     Assign, Create, DeleteById, DeleteManager, DeleteRunner, DeleteV1, ListAll, ListJobs, ListManagers, ListOfGroup,
     ListOfProject, ListOwned, ListProjects, Probe, Register, RegisterV1, Reset, ResetById, ResetGroupRegistrationToken,
-    ResetInstanceRegistrationToken, ResetProjectRegistrationToken, Show, ShowGroup, ShowProject, Unassign, Update,
-    Verify,
+    ResetInstanceRegistrationToken, ResetProjectRegistrationToken, RotateAccessToken, RotateGroupAccessToken,
+    RotateProjectAccessToken, Show, ShowAccessToken, ShowGroup, ShowProject, Unassign, Update, Verify,
 };
 use Form::{Error, Fields, Message, OAuth};
 use Others::{Count, DoNotCount};
@@ -73,6 +73,10 @@ const BY_ACCESS: &[Endpoint] = &[
     Create,
     ShowProject,
     ShowGroup,
+    ShowAccessToken,
+    RotateAccessToken,
+    RotateGroupAccessToken,
+    RotateProjectAccessToken,
 ];
 
 /// The calls about one runner, project or group, which may be missing.
@@ -92,6 +96,8 @@ const ABOUT_ONE: &[Endpoint] = &[
     ResetGroupRegistrationToken,
     ShowProject,
     ShowGroup,
+    RotateGroupAccessToken,
+    RotateProjectAccessToken,
 ];
 
 /// The calls that some release does not have: `POST …/runners` and `DELETE …/runners` are as old as the API.
@@ -115,7 +121,14 @@ const SINCE_SOME_RELEASE: &[Endpoint] = &[
     ResetProjectRegistrationToken,
     ResetGroupRegistrationToken,
     Create,
+    ShowAccessToken,
+    RotateAccessToken,
+    RotateGroupAccessToken,
+    RotateProjectAccessToken,
 ];
+
+/// The calls that replace an access token.
+const ROTATES_ACCESS: &[Endpoint] = &[RotateAccessToken, RotateGroupAccessToken, RotateProjectAccessToken];
 
 /// The calls that a runner can be in the way of, not the user's rights: it is locked, of another type, or assigned to
 /// other projects too.
@@ -171,6 +184,10 @@ pub(super) static DOCUMENTED: &[Row] = &[
         ErrorKind::AccessTokenRights, DoNotCount),
     row((403, Message), HINDERED_BY_RUNNER, APrefix("403 Forbidden -"), ErrorKind::Forbidden, DoNotCount),
     row((403, Message), BY_ACCESS, APrefix("403 Forbidden -"), ErrorKind::AccessTokenRights, Count),
+    // The token is not one that this call rotates.
+    row((405, Message), ROTATES_ACCESS, Is(&["405 Method Not Allowed"]), ErrorKind::Unsupported, DoNotCount),
+    // A release without the call takes `self` for the id of a token.
+    row((404, Message), &[ShowAccessToken, RotateAccessToken], AMissing, ErrorKind::Unsupported, DoNotCount),
     row((404, Message), ABOUT_ONE, AMissing, ErrorKind::NotFound, Count),
 
     // A route that the release does not have.

@@ -50,6 +50,7 @@ const PARAMETERS: &[&str] = &[
     "active",
     "cursor",
     "description",
+    "expires_at",
     "group_id",
     "id",
     "include_projects",

@@ -63,6 +63,14 @@ pub enum Endpoint {
     ShowGroup,
     /// `GET /user`.
     ShowUser,
+    /// `GET /personal_access_tokens/self`.
+    ShowAccessToken,
+    /// `POST /personal_access_tokens/self/rotate`.
+    RotateAccessToken,
+    /// `POST /groups/:id/access_tokens/self/rotate`.
+    RotateGroupAccessToken,
+    /// `POST /projects/:id/access_tokens/self/rotate`.
+    RotateProjectAccessToken,
     /// `GET /version` and `GET /metadata`.
     Version,
     /// `POST /ci/api/v1/runners/register`.
@@ -114,6 +122,9 @@ impl Endpoint {
             Self::DeleteManager => version.is_at_least(16, 0),
             Self::CreateRunner => version.is_at_least(15, 10),
             Self::ListManagers => version.is_at_least(17, 1),
+            Self::ShowAccessToken => version.is_at_least(15, 5),
+            Self::RotateAccessToken => version.is_at_least(16, 10),
+            Self::RotateGroupAccessToken | Self::RotateProjectAccessToken => version.is_at_least(17, 9),
             Self::RouterDiscovery => version.is_at_least(18, 7),
             Self::ListJobs => version.is_at_least(10, 3),
             Self::Unknown | Self::Any => false,
@@ -125,6 +136,11 @@ impl Endpoint {
     /// Whether the endpoint belongs to the API v1.
     pub(crate) fn is_legacy(self) -> bool {
         matches!(self, Self::LegacyRegister | Self::LegacyDelete | Self::LegacyProbe)
+    }
+
+    /// Whether the endpoint rotates the access token that it is called with.
+    pub(crate) fn rotates_access_token(self) -> bool {
+        matches!(self, Self::RotateAccessToken | Self::RotateGroupAccessToken | Self::RotateProjectAccessToken)
     }
 
     /// Whether the endpoint authenticates by a runner's or a registration token in the parameters.
@@ -150,6 +166,7 @@ fn get(segments: &[&str]) -> Endpoint {
         ["projects", _, "runners"] => Endpoint::ListProjectRunners,
         ["groups", _, "runners"] => Endpoint::ListGroupRunners,
         ["user"] => Endpoint::ShowUser,
+        ["personal_access_tokens", "self"] => Endpoint::ShowAccessToken,
         ["version" | "metadata"] => Endpoint::Version,
         _ => Endpoint::Unknown,
     }
@@ -167,6 +184,9 @@ fn post(segments: &[&str]) -> Endpoint {
         ["projects", _, "runners", "reset_registration_token"] => Endpoint::ResetProjectRegistrationToken,
         ["groups", _, "runners", "reset_registration_token"] => Endpoint::ResetGroupRegistrationToken,
         ["user", "runners"] => Endpoint::CreateRunner,
+        ["personal_access_tokens", "self", "rotate"] => Endpoint::RotateAccessToken,
+        ["groups", _, "access_tokens", "self", "rotate"] => Endpoint::RotateGroupAccessToken,
+        ["projects", _, "access_tokens", "self", "rotate"] => Endpoint::RotateProjectAccessToken,
         _ => Endpoint::Unknown,
     }
 }

@@ -1,19 +1,21 @@
 //! The GitLab of a test: its state and its controls.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
+use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::http::server::Server;
 use crate::http::tls::Tls;
 use crate::shared::{Shared, locked};
 use crate::state::State;
-use crate::state::access::{AccessToken, Validity};
+use crate::state::access::day_of;
 use crate::{
-    Backup, Builder, Endpoint, Fault, Group, IntoLife, Job, Lag, NewRunner, Order, Outage, Project, Request, Role,
-    Runner, RunnerType, Scope, Version,
+    AccessToken, Backup, Builder, Endpoint, Fault, Group, IntoLife, Job, Lag, NewAccessToken, NewRunner, Order, Outage,
+    Project, Request, Role, Runner, RunnerType, Scope, Version,
 };
 
 /// How long ago [`Gitlab::expire`] lets a token expire.
@@ -172,11 +174,12 @@ impl Gitlab {
         self.state().version
     }
 
-    /// Lets a replica answer verify that lags behind the database; `None` ends it. Contacts of such a verify are lost.
+    /// Lets a replica answer verify, and the look of an access token at itself, that lags behind the database; `None`
+    /// ends it. Contacts of such a verify are lost.
     pub fn set_replica_lag(&self, lag: Option<Lag>) {
         let mut state = self.state();
-        let State { replica, clock, runners, .. } = &mut *state;
-        replica.set(lag, clock.now(), runners);
+        let State { replica, clock, runners, access, .. } = &mut *state;
+        replica.set(lag, clock.now(), runners, access);
     }
 
     /// Backs the database up: runners, owners and jobs.
@@ -315,31 +318,80 @@ impl Gitlab {
 
     /// Creates an access token of a user with this role.
     pub fn add_access_token_of<const N: usize>(&self, role: Role, scopes: [Scope; N]) -> String {
-        let mut state = self.state();
-        let text = state.tokens.access();
-        let token = AccessToken { role, scopes: scopes.to_vec(), validity: Validity::Live };
-        state.access.0.insert(text.clone(), token);
-        text
+        self.create_access_token(NewAccessToken::personal().role(role).scopes(scopes))
+    }
+
+    /// Creates an access token and returns its text.
+    pub fn create_access_token(&self, new: NewAccessToken) -> String {
+        self.state().create_access_token(new)
     }
 
     /// Accepts this text as an admin's access token with all rights.
     pub fn accept_access_token(&self, text: &str) {
-        let token = AccessToken { role: Role::Admin, scopes: vec![Scope::Api], validity: Validity::Live };
-        self.state().access.0.insert(text.to_owned(), token);
+        self.create_access_token(NewAccessToken::personal().scopes([Scope::Api]).text(text));
     }
 
-    /// Expires an access token.
+    /// The access token with this text.
+    #[must_use]
+    pub fn access_token(&self, text: &str) -> Option<AccessToken> {
+        self.state().access.0.get(text).cloned()
+    }
+
+    /// All access tokens by their texts.
+    #[must_use]
+    pub fn access_tokens(&self) -> BTreeMap<String, AccessToken> {
+        self.state().access.0.clone()
+    }
+
+    /// Whether this text is an access token that works now.
+    #[must_use]
+    pub fn accepts_access_token(&self, text: &str) -> bool {
+        let state = self.state();
+        state.access.0.get(text).is_some_and(|token| token.is_active_at(state.clock.now()))
+    }
+
+    /// Rotates an access token as another client would, and returns the new one.
+    ///
+    /// # Panics
+    /// When there is no such token.
+    pub fn rotate_access_token(&self, text: &str, expires_on: Option<Date>) -> String {
+        let mut state = self.state();
+        let new = state.rotate_access_token(text, expires_on).expect("an access token of this server");
+        state.note_change();
+        new
+    }
+
+    /// Expires an access token: as of 00:00 UTC of this day.
     pub fn expire_access_token(&self, text: &str) {
-        self.set_validity(text, Validity::Expired);
+        let today = day_of(self.now());
+        self.change_access_token(text, |token| token.expires_on = Some(today));
+    }
+
+    /// Sets the day at whose 00:00 UTC an access token ends; `None` for never.
+    pub fn expire_access_token_on(&self, text: &str, day: Option<Date>) {
+        self.change_access_token(text, |token| token.expires_on = day);
     }
 
     /// Revokes an access token.
     pub fn revoke_access_token(&self, text: &str) {
-        self.set_validity(text, Validity::Revoked);
+        self.change_access_token(text, |token| token.revoked = true);
     }
 
-    fn set_validity(&self, text: &str, validity: Validity) {
-        self.state().access.0.get_mut(text).expect("an access token of this server").validity = validity;
+    /// Uses an access token from elsewhere, now.
+    pub fn use_access_token(&self, text: &str) {
+        let now = self.now();
+        self.change_access_token(text, |token| token.last_used_at = Some(now));
+    }
+
+    /// Limits the life of access tokens, in days; `None` for no limit, and then they need no expiry.
+    pub fn limit_access_token_days(&self, days: Option<u32>) {
+        self.state().access_token_days = days;
+    }
+
+    fn change_access_token(&self, text: &str, change: impl FnOnce(&mut AccessToken)) {
+        let mut state = self.state();
+        change(state.access.0.get_mut(text).expect("an access token of this server"));
+        state.note_change();
     }
 }
 

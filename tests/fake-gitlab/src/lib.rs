@@ -52,7 +52,7 @@ pub use outage::Outage;
 pub use request::Request;
 pub use span::{IntoLife, ParseSpanError, parse_span};
 pub use state::Backup;
-pub use state::access::{Role, Scope};
+pub use state::access::{AccessToken, AccessTokenOwner, NewAccessToken, Role, Scope};
 pub use state::job::Job;
 pub use state::manager::Manager;
 pub use state::owner::{Group, Project};

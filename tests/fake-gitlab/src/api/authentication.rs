@@ -11,7 +11,7 @@ use crate::{Answer, Endpoint};
 pub(super) fn authenticate(call: &Call<'_>) -> Result<AccessToken, Answer> {
     let sent = sent_token(call).ok_or_else(|| Answer::error(401))?;
     let token = call.state.access.0.get(&sent).ok_or_else(|| Answer::error(401))?;
-    match token.validity {
+    match token.validity(call.state.clock.now()) {
         Validity::Live => {}
         Validity::Expired => {
             return Err(invalid_token("Token is expired. You can either do re-authorization or token refresh."));
@@ -25,6 +25,26 @@ pub(super) fn authenticate(call: &Call<'_>) -> Result<AccessToken, Answer> {
         return Err(insufficient_scope(&accepted));
     }
     Ok(token.clone())
+}
+
+/// Notes the use of the request's access token. A rotation with a token that was revoked revokes its whole family: GitLab
+/// takes it for a stolen one.
+pub(super) fn note_use(call: &mut Call<'_>) {
+    let Some(sent) = sent_token(call) else { return };
+    let now = call.state.clock.now();
+    let detects_reuse = call.state.version.is_at_least(16, 3);
+    let is_rotation = call.target.endpoint.rotates_access_token();
+    let Some(token) = call.state.access.0.get_mut(&sent) else { return };
+    let (validity, family) = (token.validity(now), token.family);
+    if validity == Validity::Live {
+        token.note_use(now);
+    }
+    if is_rotation {
+        token.rotate_requests += 1;
+    }
+    if is_rotation && validity == Validity::Revoked && detects_reuse {
+        call.state.access.revoke_family(family);
+    }
 }
 
 /// `GET /user`: the user of the access token.
@@ -69,7 +89,8 @@ impl AccessToken {
     }
 }
 
-fn sent_token(call: &Call<'_>) -> Option<String> {
+/// The access token of the request, from header or parameter.
+pub(super) fn sent_token(call: &Call<'_>) -> Option<String> {
     let header = |name: &str| call.headers.get(name).and_then(|value| value.to_str().ok());
     let bearer = header("authorization").and_then(|value| value.strip_prefix("Bearer "));
     let parameter = call.parameters.text("private_token").ok().flatten();
@@ -91,6 +112,11 @@ fn accepted_scopes(call: &Call<'_>) -> Vec<Scope> {
         | Endpoint::ListJobs
         | Endpoint::ResetById => scopes.push(Scope::ManageRunner),
         Endpoint::Version | Endpoint::ShowUser => scopes.push(Scope::ReadUser),
+        // Any token may look at itself.
+        Endpoint::ShowAccessToken => scopes.extend(Scope::ALL),
+        Endpoint::RotateAccessToken | Endpoint::RotateGroupAccessToken | Endpoint::RotateProjectAccessToken => {
+            scopes.push(Scope::SelfRotate);
+        }
         _ => {}
     }
     scopes.retain(|scope| scope.exists_in(call.state.version));

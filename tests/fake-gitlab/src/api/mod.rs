@@ -1,5 +1,6 @@
 //! The endpoints: a request and the state in, an answer out.
 
+mod access_tokens;
 mod attributes;
 mod authentication;
 mod entities;
@@ -42,6 +43,9 @@ pub(crate) type Outcome = Result<Answer, Answer>;
 pub(crate) fn act(call: &mut Call<'_>) -> Answer {
     let endpoint = call.target.endpoint;
     let exists = endpoint.exists_in(call.state.version) || (call.state.serves_v1 && endpoint.is_legacy());
+    if exists {
+        authentication::note_use(call);
+    }
     let outcome = if exists { dispatch(call) } else { routes::missing(call) };
     call.state.note_change();
     outcome.unwrap_or_else(|refusal| refusal)
@@ -76,6 +80,10 @@ fn dispatch(call: &mut Call<'_>) -> Outcome {
         Endpoint::ShowProject => projects::show(call),
         Endpoint::ShowGroup => runner_lists::show_group(call),
         Endpoint::ShowUser => authentication::user(call),
+        Endpoint::ShowAccessToken => access_tokens::show_on_replica(call),
+        Endpoint::RotateAccessToken => access_tokens::rotate(call),
+        Endpoint::RotateGroupAccessToken => access_tokens::rotate_of_group(call),
+        Endpoint::RotateProjectAccessToken => access_tokens::rotate_of_project(call),
         Endpoint::Version => authentication::version(call),
         Endpoint::LegacyRegister => legacy::register(call),
         Endpoint::LegacyDelete => legacy::delete(call),

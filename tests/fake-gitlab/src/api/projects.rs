@@ -83,13 +83,14 @@ pub(super) fn show(call: &mut Call<'_>) -> Outcome {
     Ok(Answer::json(200, entities::project(&visible(call)?.0)))
 }
 
-/// Finds the project that the path names by its id or its path; 404 if the caller cannot see it.
+/// Finds the project that the path names by its id or its path; 403 if the caller does not manage it.
 pub(super) fn managed(call: &Call<'_>) -> Result<Project, Answer> {
     let (project, caller) = visible(call)?;
     if caller.manages_owners() { Ok(project) } else { Err(Answer::error(403)) }
 }
 
-fn visible(call: &Call<'_>) -> Result<(Project, AccessToken), Answer> {
+/// Finds the project that the path names by its id or its path; 404 if the caller cannot see it.
+pub(super) fn visible(call: &Call<'_>) -> Result<(Project, AccessToken), Answer> {
     let caller = authentication::authenticate(call)?;
     let name = call.target.segments.get(1).map(String::as_str).unwrap_or_default();
     let by_id = name.parse().ok().and_then(|id: u64| call.state.projects.get(&id));

@@ -15,9 +15,10 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jiff::civil::Date;
 
 use crate::Version;
-use access::AccessTokens;
+use access::{AccessToken, AccessTokens, NewAccessToken};
 use clock::Clock;
 use job::Job;
 use owner::{Group, Project};
@@ -41,10 +42,12 @@ pub(crate) struct State {
     pub(crate) jobs: BTreeMap<u64, Job>,
     pub(crate) registration: Registration,
     pub(crate) access: AccessTokens,
+    /// How many days an access token may live at most; `None` for no limit, and then no expiry is required.
+    pub(crate) access_token_days: Option<u32>,
     pub(crate) tokens: Tokens,
     /// Whether releases up to 15.8 answer verify with the JSON string `"200"`.
     pub(crate) verify_is_json_string: bool,
-    /// What answers verify instead of the database.
+    /// What answers verify and the look at an access token instead of the database.
     pub(crate) replica: Replica,
     /// Whether lists ignore their filters, as a release does that does not know them.
     pub(crate) ignores_filters: bool,
@@ -87,6 +90,7 @@ impl State {
             jobs: BTreeMap::new(),
             registration: Registration::new(tokens.registration(version, true)),
             access: AccessTokens::default(),
+            access_token_days: Some(365),
             tokens,
             verify_is_json_string: false,
             replica: Replica::default(),
@@ -126,7 +130,7 @@ impl State {
 
     /// Lets the replica know of a change of tokens.
     pub(crate) fn note_change(&mut self) {
-        self.replica.note(self.clock.now(), &self.runners);
+        self.replica.note(self.clock.now(), &self.runners, &self.access);
     }
 
     /// Runs a read on the replica's runners.
@@ -136,6 +140,44 @@ impl State {
         let answer = read(self);
         self.runners = present;
         answer
+    }
+
+    /// Runs a read on the replica's access tokens.
+    pub(crate) fn on_replica_of_access<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> T {
+        let Some(old) = self.replica.access(self.clock.now()) else { return read(self) };
+        let present = std::mem::replace(&mut self.access, old);
+        let answer = read(self);
+        self.access = present;
+        answer
+    }
+
+    /// Creates an access token and returns its text.
+    pub(crate) fn create_access_token(&mut self, new: NewAccessToken) -> String {
+        let id = self.access.next_id();
+        let text = new.text.clone().unwrap_or_else(|| self.tokens.access());
+        self.access.0.insert(text.clone(), AccessToken::new(id, new, self.clock.now()));
+        self.note_change();
+        text
+    }
+
+    /// Revokes an access token and creates its successor; returns the successor's text.
+    pub(crate) fn rotate_access_token(&mut self, old: &str, expires_on: Option<Date>) -> Option<String> {
+        let id = self.access.next_id();
+        let now = self.clock.now();
+        let text = self.tokens.access();
+        let rotated = self.access.0.get_mut(old)?;
+        rotated.revoked = true;
+        let successor = AccessToken {
+            id,
+            revoked: false,
+            created_at: now,
+            last_used_at: None,
+            expires_on,
+            rotate_requests: 0,
+            ..rotated.clone()
+        };
+        self.access.0.insert(text.clone(), successor);
+        Some(text)
     }
 
     /// Creates a runner with a fresh token.

@@ -1,0 +1,109 @@
+//! Access tokens of GitLab: what the server says about one, and what is reported about it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ServerUrl, Timestamp, named_enum};
+use crate::secret::Fingerprint;
+
+/// What GitLab says about an access token (`GET /personal_access_tokens/self`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessTokenFacts {
+    /// Its number in GitLab. A rotation makes a new one.
+    pub id: u64,
+    /// The name that a person gave it: one short printable line.
+    pub name: String,
+    /// Its scopes, such as `api` and `self_rotate`.
+    pub scopes: Vec<String>,
+    /// Whether GitLab accepts it.
+    pub active: bool,
+    /// Whether it was revoked.
+    pub revoked: bool,
+    /// Server time at which it was made.
+    pub created_at: Option<Timestamp>,
+    /// Server time at which it was last used. GitLab notes it at most every ten minutes.
+    pub last_used_at: Option<Timestamp>,
+    /// Server time at which it ends: 00:00 UTC of GitLab's date. `None` for never.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Whose access token it is, which decides the call that rotates it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AccessTokenOwner {
+    /// A user's or a service account's, or not known.
+    #[default]
+    Personal,
+    /// A group's, by its number or path.
+    Group(String),
+    /// A project's, by its number or path.
+    Project(String),
+}
+
+impl fmt::Display for AccessTokenOwner {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Personal => formatter.write_str("personal"),
+            Self::Group(group) => write!(formatter, "group {group}"),
+            Self::Project(project) => write!(formatter, "project {project}"),
+        }
+    }
+}
+
+named_enum! {
+    /// The state of an access token, as reported.
+    #[derive(Default)]
+    pub enum AccessTokenState {
+        /// Not asked yet, or the server does not have the call.
+        #[default]
+        Unknown = "unknown",
+        /// The server accepts it.
+        Active = "active",
+        /// The server accepts it, and it ends soon.
+        Expiring = "expiring",
+        /// The server accepts it, and its rotation needs a person.
+        NotRenewable = "not_renewable",
+        /// A rotation was sent and its answer was lost; the server is asked about the old token.
+        Uncertain = "uncertain",
+        /// The server refuses it: it expired, was revoked, or is not known there.
+        Refused = "refused",
+        /// The answer to its rotation was lost, and the token is dead. It is never rotated again: a person has to put a
+        /// new one into its file.
+        Lost = "lost",
+        /// Its file cannot be read, or holds no access token.
+        Unreadable = "unreadable",
+    }
+    else Unknown
+}
+
+/// One access token, for users and scripts. Never contains it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessTokenReport {
+    /// The instance.
+    pub server: ServerUrl,
+    /// Where the token is read from: the path of its file, or the name of a credential or variable.
+    pub source: String,
+    /// The state.
+    pub state: AccessTokenState,
+    /// First eight hex digits of the token's SHA-256; null if it cannot be read.
+    pub token_fingerprint: Option<Fingerprint>,
+    /// Its name in GitLab; null if the server did not say.
+    pub name: Option<String>,
+    /// Its scopes; null if the server did not say.
+    pub scopes: Option<Vec<String>>,
+    /// The scopes that the settings need and that it lacks.
+    #[serde(default)]
+    pub missing_scopes: Vec<String>,
+    /// Server time at which it ends; null for never and for unknown.
+    pub expires_at: Option<Timestamp>,
+    /// Server time at which it is rotated next; null if it is not.
+    pub next_rotation_at: Option<Timestamp>,
+    /// Whether the agent rotates it.
+    pub rotates: bool,
+    /// How many rotations the state directory knows of.
+    pub rotations: u64,
+    /// Server time at which it was last asked about.
+    pub asked_at: Option<Timestamp>,
+    /// Why it needs a person, or could not be asked about or rotated, in one sentence.
+    pub last_error: Option<String>,
+}
