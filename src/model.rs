@@ -165,6 +165,12 @@ impl RunnerKey {
         Self(format!("name-{}@{}", &identity[..32], url.file_name()).into())
     }
 
+    /// Returns the key of what is kept about the access token of a server, in a directory of its own.
+    #[must_use]
+    pub fn access_token(url: &ServerUrl) -> Self {
+        Self(format!("access-token@{}", url.file_name()).into())
+    }
+
     /// The key as the stem of a file name.
     #[must_use]
     pub fn as_str(&self) -> &str {

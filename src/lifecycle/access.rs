@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::model::{AccessRecord, AccessTokenFacts, AccessTokenOwner, AccessTokenState, Timestamp};
+use crate::secret::{Digest, Token};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -244,17 +245,15 @@ pub fn refused(record: &mut AccessRecord, now: Timestamp) {
 /// No rotation is sent any more with the present token, whose successor may be lost.
 pub fn lost(record: &mut AccessRecord, now: Timestamp) {
     record.lost_at = Some(now);
-    spend(record);
+    spend(record, record.token.as_ref().map(Token::digest));
 }
 
-/// Remembers that no rotation may be sent with the present token.
-pub fn spend(record: &mut AccessRecord) {
-    let Some(digest) = record.token.as_ref().map(crate::secret::Token::digest) else { return };
-    if !record.spent.contains(&digest) {
-        record.spent.push(digest);
-        let excess = record.spent.len().saturating_sub(MAX_SPENT);
-        record.spent.drain(..excess);
-    }
+/// Remembers that no rotation may be sent with a token.
+pub fn spend(record: &mut AccessRecord, token: Option<Digest>) {
+    let Some(token) = token.filter(|token| !record.spent.contains(token)) else { return };
+    record.spent.push(token);
+    let excess = record.spent.len().saturating_sub(MAX_SPENT);
+    record.spent.drain(..excess);
 }
 
 fn life_of(facts: &AccessTokenFacts) -> Option<Duration> {
@@ -269,7 +268,6 @@ fn whole_life(facts: &AccessTokenFacts) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::Token;
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
@@ -363,7 +361,7 @@ mod tests {
         };
         assert_eq!(with(|_| ()), None);
         assert_eq!(with(|record| record.facts = None), Some(AccessObstacle::NotKnown));
-        assert_eq!(with(spend), Some(AccessObstacle::Spent));
+        assert_eq!(with(|record| lost(record, Timestamp::EARLIEST)), Some(AccessObstacle::Spent));
         let scopes = |record: &mut AccessRecord, scope: &str| {
             record.facts.as_mut().unwrap().scopes = vec![scope.to_owned()];
         };
