@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use access::{AccessTokenFacts, AccessTokenOwner, AccessTokenReport, AccessTokenState};
+pub use access::{AccessRecord, AccessTokenFacts, AccessTokenOwner, AccessTokenReport, AccessTokenState};
 pub use address::{AddressError, MAX_URL_BYTES, ServerUrl};
 pub use clocks::{Belief, Witness};
 pub use evidence::{
@@ -163,6 +163,12 @@ impl RunnerKey {
     pub fn registration(url: &ServerUrl, name: &str) -> Self {
         let identity = Digest::of(format!("{url}\n{name}").as_bytes()).to_hex();
         Self(format!("name-{}@{}", &identity[..32], url.file_name()).into())
+    }
+
+    /// Returns the key of what is kept about the access token of a server, in a directory of its own.
+    #[must_use]
+    pub fn access_token(url: &ServerUrl) -> Self {
+        Self(format!("access-token@{}", url.file_name()).into())
     }
 
     /// The key as the stem of a file name.

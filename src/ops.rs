@@ -20,6 +20,7 @@
 //! [`Server`] and [`Disk`] are the two ports: GitLab and the store in the product, memory in tests. Operations wait
 //! for locks and places only, and send no request again: `lifecycle` decides when to try again.
 
+mod access;
 mod candidates;
 mod enrollment;
 mod entries;
@@ -70,6 +71,9 @@ use genuine::Wording;
 use places::Places;
 use unregister::fate_for;
 
+pub use access::{
+    AccessDisk, AccessError, AccessEvent, AccessKeeper, AccessMoment, AccessPass, AccessWish, StoredAccessToken,
+};
 pub use candidates::Inquiry;
 pub use enrollment::{
     AccessToken, Creation, Enrollment, RegistrationSource, ServerAccess, given_tokens, server_of_given,

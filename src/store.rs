@@ -3,11 +3,12 @@
 //! config.toml belongs to its user and to gitlab-runner too, so it is edited by splicing the original
 //! bytes and replaced atomically. The state directory is ours: `STATE/<hash of the config path>/` holds the
 //! daemon's `lock`, `runners/<key>.json` (the record), `<key>.held` (candidates and evidence), `<key>.lock` and `<key>.pending` (the journal),
-//! `dropped/`, and `config.copy` while a mount point is being overwritten.
+//! `dropped/`, `access/` with the records and journals of access tokens, and `config.copy` while a mount point is being overwritten.
 //!
 //! One thread does all of this work in order of request; queued changes of config.toml share one replace.
 //! Dropping a future does not undo its work. Imports only `model` and `secret`; times are passed in.
 
+mod access;
 mod attributes;
 mod blocking;
 mod compose;
@@ -53,6 +54,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+pub use access::{AccessFile, AccessLock, AccessMark};
 pub use compose::NewEntry;
 pub use config_lock::Urgency;
 pub use edit::{Edit, Edited, EntrySelector};

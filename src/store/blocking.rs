@@ -20,7 +20,7 @@ use super::files::{
 use super::journal::{Intent, JournalAnswer, OpenJournals};
 use super::locks::{self, LockAttempt};
 use super::record::{self, Record};
-use super::replace::ReplaceTarget;
+use super::replace::{CONFIG_RULES, FileRules, ReplaceTarget};
 use super::snapshot::Snapshot;
 use super::state_directory::{self, StateDirectory};
 use super::state_index::{RecordQuery, StateIndex};
@@ -41,8 +41,12 @@ pub(super) struct BlockingStore {
     config: Config,
     state: Option<StateDirectory>,
     runners: Option<Rc<OwnDirectory>>,
+    /// The directory of what is kept about access tokens, once it was needed.
+    access: Option<Rc<OwnDirectory>>,
     system_id: Option<SystemId>,
     journals: OpenJournals,
+    /// The same for access tokens.
+    pub(super) access_journals: OpenJournals,
     /// config.toml as it was last read or written.
     parsed: Option<ParsedText>,
     /// How another user could have written config.toml as it was last read: its `$NAME` tokens are not expanded then.
@@ -73,6 +77,8 @@ impl BlockingStore {
             runners,
             system_id: None,
             journals: OpenJournals::default(),
+            access_journals: OpenJournals::default(),
+            access: None,
             parsed: None,
             exposure: None,
             found: 0,
@@ -126,6 +132,15 @@ impl BlockingStore {
         let runners = self.runners.as_ref()?;
         runners.begin_task();
         Some(Rc::clone(runners))
+    }
+
+    /// The directory of records and journals of access tokens; `None` without a state directory.
+    pub(super) fn access(&mut self) -> Result<Option<Rc<OwnDirectory>>, Error> {
+        let Some(path) = self.state().map(|state| state.join("access")) else { return Ok(None) };
+        make_directory(&path)?;
+        let access = self.access.get_or_insert_with(|| Rc::new(OwnDirectory::new(path)));
+        access.begin_task();
+        Ok(Some(Rc::clone(access)))
     }
 
     pub(super) fn read(&mut self) -> Result<Arc<Snapshot>, Error> {
@@ -335,8 +350,13 @@ impl BlockingStore {
         dropped::keep(&state.join("dropped"), label, text, at)
     }
 
+    /// A token file to replace.
+    pub(super) fn token_target<'a>(&'a self, place: &'a Place, rules: &'a FileRules) -> ReplaceTarget<'a> {
+        ReplaceTarget { place, rules, state: self.state(), locks: &self.locks, hooks: &self.hooks }
+    }
+
     fn target<'a>(&'a self, place: &'a Place) -> ReplaceTarget<'a> {
-        ReplaceTarget { place, state: self.state(), locks: &self.locks, hooks: &self.hooks }
+        ReplaceTarget { place, rules: &CONFIG_RULES, state: self.state(), locks: &self.locks, hooks: &self.hooks }
     }
 
     fn reading<'a>(&self, path: &'a Path) -> ParseContext<'a> {

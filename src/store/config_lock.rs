@@ -159,7 +159,7 @@ impl ConfigLocks {
 }
 
 impl Lockable<'_> {
-    fn lock_common(&self, patience: Duration) -> Result<File, Error> {
+    pub(super) fn lock_common(&self, patience: Duration) -> Result<File, Error> {
         let file = if self.is_mount_point {
             // NFS locks no file that is open to be read only.
             self.place.open(Access::Both).map_err(Error::io("open", self.place.path()))?.file

@@ -145,7 +145,7 @@ fn set_aside(file: &FileIn<'_>) -> Result<PathBuf, Error> {
 }
 
 /// serde's error texts can quote the content, so only the position is kept.
-fn at(error: &serde_json::Error) -> String {
+pub(super) fn at(error: &serde_json::Error) -> String {
     format!("line {}, column {}", error.line(), error.column())
 }
 

@@ -1,4 +1,4 @@
-//! Replaces config.toml atomically and keeps its owner and mode.
+//! Replaces config.toml, or a token file, atomically and keeps its owner and mode.
 //!
 //! In order: lock the sidecar, read, edit, write and sync a temporary file beside it, check that the original is
 //! unchanged (else edit the new content), rename, sync the directory. A mount point cannot be renamed onto: it is
@@ -31,12 +31,26 @@ const PROBE_MARGIN: u64 = 4096;
 /// Starts the copy's first line, before the original's length and the checksum of both contents.
 const COPY_HEADER: &str = "runner-agent copy 2 ";
 
-/// The permission bits that are kept: a file with tokens is not accessible to others.
-const KEPT_MODE: u32 = 0o770;
+/// What is particular to a kind of file.
+pub(super) struct FileRules {
+    /// Its name, for the log.
+    pub(super) name: &'static str,
+    /// The name of its recovery copy in the state directory.
+    pub(super) copy: &'static str,
+    /// The permission bits that are kept.
+    pub(super) kept_mode: u32,
+    /// Whether a content is one that a process has written to its end.
+    pub(super) is_whole: fn(&[u8]) -> bool,
+}
 
-/// The config.toml to replace.
+/// A file with many tokens is not accessible to others.
+pub(super) const CONFIG_RULES: FileRules =
+    FileRules { name: "config.toml", copy: "config.copy", kept_mode: 0o770, is_whole: is_toml };
+
+/// The file to replace.
 pub(super) struct ReplaceTarget<'a> {
     pub(super) place: &'a Place,
+    pub(super) rules: &'a FileRules,
     /// This config.toml's state directory.
     pub(super) state: Option<&'a Path>,
     pub(super) locks: &'a ConfigLocks,
@@ -87,9 +101,14 @@ impl ReplaceTarget<'_> {
     /// # Errors
     /// Those of disk operations; the file is unchanged then, unless it is a mount point.
     pub(super) fn replace(&self, edit: &mut dyn FnMut(&str) -> String) -> Result<(), Error> {
-        let is_mount_point = self.is_mount_point();
         // The token to write may be in force already.
-        let _lock = self.lock(is_mount_point, Urgency::Pressing)?;
+        let _lock = self.lock(self.is_mount_point(), Urgency::Pressing)?;
+        self.replace_locked(edit)
+    }
+
+    /// The same for a caller that holds the lock.
+    pub(super) fn replace_locked(&self, edit: &mut dyn FnMut(&str) -> String) -> Result<(), Error> {
+        let is_mount_point = self.is_mount_point();
         for _ in 0..MAX_TRIES {
             let original = self.read_original()?;
             let text = self.text(&original.content)?;
@@ -105,7 +124,7 @@ impl ReplaceTarget<'_> {
             match outcome {
                 ReplaceAttempt::Done => return Ok(()),
                 ReplaceAttempt::ChangedMeanwhile => {
-                    tracing::debug!(path = %self.path().display(), "config.toml was changed concurrently; editing it again");
+                    tracing::debug!(path = %self.path().display(), "{} was changed concurrently; editing it again", self.rules.name);
                 }
             }
         }
@@ -114,8 +133,13 @@ impl ReplaceTarget<'_> {
 
     /// Rehearses a replace up to the rename.
     pub(super) fn probe(&self, urgency: Urgency) -> Result<(), Error> {
+        let _lock = self.lock(self.is_mount_point(), urgency)?;
+        self.probe_locked()
+    }
+
+    /// The same for a caller that holds the lock.
+    pub(super) fn probe_locked(&self) -> Result<(), Error> {
         let is_mount_point = self.is_mount_point();
-        let _lock = self.lock(is_mount_point, urgency)?;
         let opened = open_if_there(self.place)?;
         let bytes = opened.as_ref().map_or(0, |opened| opened.metadata.len()) + PROBE_MARGIN;
         if self.place.is_immutable() || !is_mount_point && self.place.is_directory_immutable() {
@@ -136,23 +160,29 @@ impl ReplaceTarget<'_> {
             return Ok(());
         }
         if open_if_there(self.place)?.is_none() {
-            tracing::warn!(path = %self.path().display(), "config.toml is missing; keeping its interrupted write for later");
+            tracing::warn!(path = %self.path().display(), "{} is missing; keeping its interrupted write for later", self.rules.name);
             return Ok(());
         }
         // A process that writes in place holds this lock and removes its copy before it releases the lock.
         let _lock = self.lock(true, Urgency::Pressing)?;
+        self.replay_locked()
+    }
+
+    /// The same for a caller that holds the lock.
+    pub(super) fn replay_locked(&self) -> Result<(), Error> {
+        let Some(copy) = self.copy() else { return Ok(()) };
         let Some(stored) = read_file(&copy)? else { return Ok(()) };
         let copied = RecoveryCopy::parse(&stored).ok_or_else(|| Error::DamagedCopy { path: copy.clone() })?;
-        match copied.interrupted(&self.read_original()?.content) {
+        match copied.interrupted(&self.read_original()?.content, self.rules) {
             Interrupted::Unwritten | Interrupted::Written => {}
             Interrupted::Torn => {
-                tracing::warn!(path = %self.path().display(), "finishing an interrupted write of config.toml");
+                tracing::warn!(path = %self.path().display(), "finishing an interrupted write of {}", self.rules.name);
                 self.fill_in_place(self.open_in_place(copied.after.len())?, copied.after)?;
             }
             Interrupted::Superseded => {
                 tracing::warn!(
                     path = %self.path().display(),
-                    "config.toml was changed after an interrupted write; keeping the newer content"
+                    "{} was changed after an interrupted write; keeping the newer content", self.rules.name
                 );
             }
         }
@@ -225,7 +255,7 @@ impl ReplaceTarget<'_> {
             source: Arc::new(source),
         })?;
         // After the ACL, whose mask is the group's part of the mode.
-        temporary.set_mode(wanted.mode() & KEPT_MODE)?;
+        temporary.set_mode(wanted.mode() & self.rules.kept_mode)?;
         Ok(temporary)
     }
 
@@ -272,10 +302,10 @@ impl ReplaceTarget<'_> {
             let mode = file.metadata()?.mode();
             file.write_all(content)?;
             file.set_len(u64::try_from(content.len()).unwrap_or(u64::MAX))?;
-            if mode & 0o777 & !KEPT_MODE != 0
-                && let Err(error) = file.set_permissions(Permissions::from_mode(mode & KEPT_MODE))
+            if mode & 0o777 & !self.rules.kept_mode != 0
+                && let Err(error) = file.set_permissions(Permissions::from_mode(mode & self.rules.kept_mode))
             {
-                tracing::warn!(path = %self.path().display(), %error, "cannot remove the access of others to config.toml");
+                tracing::warn!(path = %self.path().display(), %error, "cannot remove the access of others to {}", self.rules.name);
             }
             file.sync_all()
         };
@@ -283,7 +313,7 @@ impl ReplaceTarget<'_> {
     }
 
     fn copy(&self) -> Option<PathBuf> {
-        self.state.map(|state| state.join("config.copy"))
+        self.state.map(|state| state.join(self.rules.copy))
     }
 }
 
@@ -315,12 +345,12 @@ impl<'c> RecoveryCopy<'c> {
         (sha256_hex(contents) == checksum).then_some(Self { before, after })
     }
 
-    fn interrupted(&self, current: &[u8]) -> Interrupted {
+    fn interrupted(&self, current: &[u8], rules: &FileRules) -> Interrupted {
         if current == self.before {
             Interrupted::Unwritten
         } else if current == self.after {
             Interrupted::Written
-        } else if self.is_mixed(current) || !is_toml(current) {
+        } else if self.is_mixed(current) || !(rules.is_whole)(current) {
             Interrupted::Torn
         } else {
             Interrupted::Superseded
