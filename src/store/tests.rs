@@ -1,5 +1,6 @@
 //! Tests of the room, by subject.
 
+mod access;
 mod completion;
 mod compose;
 mod config_lock;

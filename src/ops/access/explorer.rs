@@ -34,6 +34,8 @@ struct Play {
     keepers: [Option<Keeper>; 2],
     chance: Chance,
     is_blind: bool,
+    /// Whether a token was put back after a person had made another one.
+    is_disputed: bool,
     /// Contents that the file had.
     former: Vec<String>,
     /// What was done, for a seed that fails.
@@ -48,6 +50,7 @@ struct Seen {
     losses: u32,
     /// The file has no good token, although its successor could be known.
     is_broken: bool,
+    is_disputed: bool,
     told: Vec<String>,
 }
 
@@ -56,7 +59,16 @@ impl Play {
         let world = World::new();
         let machines = [world.machine(), world.machine()];
         let chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        Self { world, machines, keepers: [None, None], chance, is_blind, former: Vec::new(), told: Vec::new() }
+        Self {
+            world,
+            machines,
+            keepers: [None, None],
+            chance,
+            is_blind,
+            is_disputed: false,
+            former: Vec::new(),
+            told: Vec::new(),
+        }
     }
 
     fn keeper(&mut self, number: usize) -> Keeper {
@@ -96,6 +108,7 @@ impl Play {
             // What configuration management knew before is of no use any more.
             self.former.clear();
         } else if is_management && !self.former.is_empty() {
+            self.is_disputed |= self.world.0.borrow().lines > 1;
             let chosen = self.chance.below(u32::try_from(self.former.len()).unwrap()) as usize;
             self.world.0.borrow_mut().file = Some(self.former[chosen].clone());
         }
@@ -152,11 +165,12 @@ impl Play {
             }
             self.world.advance(11 * MINUTE);
         }
-        // What configuration management puts back after a person has replaced it is nothing that the agent knows.
-        let is_broken =
-            !self.world.is_file_good() && !self.world.is_head_unknowable() && !self.world.is_file_abandoned();
+        // Two state directories that have met different tokens of a person, with old ones put back meanwhile, may settle on
+        // either. What is promised then is only that no rotation is sent twice.
+        let is_disputed = self.is_disputed || self.world.is_file_abandoned();
+        let is_broken = !self.world.is_file_good() && !self.world.is_head_unknowable() && !is_disputed;
         let inner = self.world.0.borrow();
-        Seen { reuses: inner.reuses, rotations: inner.rotated.len(), losses, is_broken, told: self.told }
+        Seen { reuses: inner.reuses, rotations: inner.rotated.len(), losses, is_broken, is_disputed, told: self.told }
     }
 }
 
@@ -173,15 +187,18 @@ fn seeds() -> Range<u64> {
 
 #[test]
 fn no_life_of_an_access_token_has_two_rotations_with_one_token_or_loses_one_that_was_read() {
-    let (mut rotations, mut losses) = (0, 0);
+    let (mut rotations, mut losses, mut disputed, mut played) = (0, 0, 0, 0);
     for seed in seeds() {
         let seen = Play::new(seed, false).play();
         let told = || seen.told.join("\n");
         assert_eq!(seen.reuses, 0, "seed {seed}: two rotations with one token\n{}", told());
         assert!(!seen.is_broken, "seed {seed}: the file has no good token, and one is known\n{}", told());
+        played += 1;
+        disputed += u32::from(seen.is_disputed);
         rotations += seen.rotations;
         losses += seen.losses;
     }
+    assert!(disputed * 10 < played * 9, "{disputed} of {played} seeds are not judged");
     assert!(rotations > 1000 && losses > 100, "too little was played: {rotations} rotations, {losses} losses");
 }
 

@@ -60,7 +60,7 @@ pub(super) struct Inner {
     pub(super) tokens: BTreeMap<Digest, Known>,
     made: u32,
     /// How many tokens people have made.
-    lines: u32,
+    pub(super) lines: u32,
     /// Rotations that were sent with a token that was rotated before.
     pub(super) reuses: u32,
     /// Rotations that were executed, by their time.
