@@ -18,7 +18,7 @@ use crate::lifecycle::Goal;
 use crate::model::{Action, Credential, Expiry, Origin, RunnerKey, RunnerReport, ServerUrl, Site, StateName, TlsFiles};
 use crate::ops::{EntryFate, Runner, Unfinished, Unregistration};
 use crate::secret::Token;
-use crate::store::Entry;
+use crate::store::{Entry, Record};
 
 /// Unregisters the selected runners. What is under way is finished before an interrupt ends it; a second one ends it
 /// at once, and the journal lets the next command or start finish.
@@ -193,10 +193,16 @@ fn done(
     let mut outcome = RunnerOutcome::done(report, action, format!("{line}{kept}"));
     outcome.hint = match found {
         Unregistration::MayRemain => Some("the runner may remain in GitLab: delete it there".to_owned()),
-        Unregistration::Deleted | Unregistration::AlreadyGone if is_enrolled => {
-            Some("agent.toml enrolls it: the daemon registers it again at its next start".to_owned())
-        }
+        Unregistration::Deleted | Unregistration::AlreadyGone if is_enrolled => Some(enrolled_hint(&runner.record)),
         Unregistration::Deleted | Unregistration::AlreadyGone => None,
     };
     outcome
+}
+
+/// What comes of a runner that is unregistered here and that agent.toml enrolls.
+fn enrolled_hint(record: &Record) -> String {
+    if record.origin == Origin::Given && record.last_reset_at.is_some() {
+        return "agent.toml enrolls it by a token that a rotation has replaced: before the daemon starts again, reset the token in GitLab and write it into that file, or remove the [[enroll]]".to_owned();
+    }
+    "agent.toml enrolls it: the daemon registers it again at its next start".to_owned()
 }

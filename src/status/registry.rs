@@ -127,6 +127,13 @@ impl StatusRegistry {
         self.changes.send_replace(());
     }
 
+    /// Whether agent.toml and config.toml are in force as they are on the disk.
+    #[must_use]
+    pub fn is_in_force(&self) -> bool {
+        let state = self.state();
+        state.daemon.settings_error.is_none() && state.daemon.config_error.is_none()
+    }
+
     /// A reload was asked for.
     pub fn begin_reload(&self) {
         self.state().daemon.reloads_begun += 1;

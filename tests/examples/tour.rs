@@ -129,7 +129,9 @@ impl Tour {
     }
 
     fn start(&self) -> Outcome<Daemon> {
-        let mut child = self.0.command(&["run"]).stderr(Stdio::piped()).spawn()?;
+        let mut command = self.0.command(&["run"]);
+        let started = command.stderr(Stdio::piped()).spawn();
+        let mut child = started.map_err(|error| format!("{}: {error}", command.get_program().display()))?;
         let log = child.stderr.take().ok_or("the daemon has no stderr")?;
         thread::spawn(move || {
             for line in BufReader::new(log).lines().map_while(Result::ok) {

@@ -67,7 +67,13 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         }
         if self.reload == ReloadStage::Inventory {
             self.reload = ReloadStage::Done;
-            tracing::info!("reloaded");
+            if self.shared.registry.is_in_force() {
+                tracing::info!("reloaded");
+            } else {
+                tracing::warn!(
+                    "the reload is done: files on the disk are invalid, and what was read before stays in force"
+                );
+            }
             self.shared.registry.finish_reload();
             self.enter(Phase::Serving);
         }

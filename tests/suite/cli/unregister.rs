@@ -3,7 +3,7 @@
 use std::fs::File;
 
 use super::sandbox_with;
-use fake_gitlab::{Endpoint, Fault, NewRunner};
+use fake_gitlab::{Endpoint, Fault, Gitlab, NewRunner};
 use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use test_support::{Output, Process, Sandbox};
@@ -404,4 +404,22 @@ fn yes_answers_the_question_about_all_runners() {
     sandbox.run(&["verify"]).exits(0);
     on_terminal(&sandbox, &["unregister", "--all-runners", "--yes"], "n\n").exits(0);
     assert_eq!(sandbox.gitlab.requests_to(Endpoint::DeleteManager).len(), 1);
+}
+
+#[test]
+fn an_enrollment_whose_given_token_a_rotation_has_replaced_says_that_it_needs_a_new_one() {
+    for is_rotated in [false, true] {
+        let sandbox = sandbox_with(Gitlab::builder().token_life("1h"));
+        let (_, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+        sandbox.write("runner-token", &token);
+        sandbox.write_fast_settings(&sandbox.enrollment("a", "token = { file = \"runner-token\" }"));
+        sandbox.run(&["run", "--once"]).exits(0);
+        if is_rotated {
+            sandbox.run(&["rotate", "a"]).exits(0);
+        }
+        let done = sandbox.run(&["unregister", "a"]);
+        let hint =
+            if is_rotated { "reset the token in GitLab and write it into that file" } else { "registers it again" };
+        done.exits(0).says(hint);
+    }
 }

@@ -44,6 +44,8 @@ fn reload_of_invalid_settings_fails_and_says_which_and_what_goes_on() {
     let done = sandbox.run(&["reload"]);
     done.exits(4).says("agent.toml:2: unknown key `intervall`").says("did you mean `interval`?");
     done.says("the daemon goes on with the previous content");
+    assert!(!daemon.log().contains("reloaded"), "{}", daemon.log());
+    sandbox.wait("the end of the reload", |_| daemon.log().contains("what was read before stays in force"));
     let done = sandbox.run(&["reload", "-o", "json"]);
     assert!(done.exits(4).rows("daemon")[0]["settings_error"].as_str().unwrap().contains("intervall"));
     // config.toml too.
