@@ -55,7 +55,7 @@ by_token() {
     registers --name "${name:-try $SRANDOM}" --registration-token-file /tmp/try/registration "$@"
 }
 through() { local proxy=$1; shift; "$@"; }
-around() { local no_proxy=NO_PROXY=$1 proxy=HTTPS_PROXY=http://127.0.0.1:9; shift; "$@"; }
+around() { local no_proxy=NO_PROXY=$1 proxy=HTTP_PROXY=http://127.0.0.1:9; shift; "$@"; }
 
 # start_tls PORT NAME: a TLS server with this certificate, which knows no address.
 start_tls() {
@@ -204,8 +204,7 @@ names_the_port() {
 
 # moves_gitlab: the same GitLab has another address, which config.toml and agent.toml name.
 moves_gitlab() {
-    local new=http://gitlab.moved.example:8080
-    inside tee -a /etc/hosts <<<'127.0.0.1 gitlab.moved.example'
+    local new=$named
     inside sed -i "s|$gitlab_url|$new|" /etc/gitlab-runner/config.toml /etc/runner-agent/agent.toml
     inside systemctl reload runner-agent && eventually names_the_command "$gitlab_url" "$new" &&
         says 0 'build-1|accepted' agent relocate "$gitlab_url" "$new" &&
@@ -259,9 +258,13 @@ for status in 403 407 502 503; do
     start_proxy "8$status" "$status"
     check "a proxy that answers $status"                           says 5 "proxy http://127.0.0.1:8$status of HTTPS_PROXY|$status" through "HTTPS_PROXY=http://127.0.0.1:8$status" by_token --url https://gitlab.example.com
 done
-for exception in '*' 127.0.0.1:8443 127.0.0.0/8; do
-    check "NO_PROXY=$exception excludes 127.0.0.1"                 says 0 'registered' around "$exception" by_token --url https://127.0.0.1:8443 --tls-ca-file /tmp/try/ca.pem
+named=http://gitlab.moved.example:8080
+inside tee -a /etc/hosts <<<'127.0.0.1 gitlab.moved.example' >"$work/said"
+check 'a name that NO_PROXY does not have goes through the proxy'  says 5 'proxy http://127.0.0.1:9 of HTTP_PROXY' around other.example by_token --url "$named"
+for exception in '*' gitlab.moved.example:8080 '*.moved.example' .example moved.example; do
+    check "NO_PROXY=$exception excludes gitlab.moved.example"      says 0 'registered' around "$exception" by_token --url "$named"
 done
+check 'no proxy is used for loopback'                              says 0 'registered' around other.example by_token --url "$gitlab_url"
 make_certificates
 for certificate in default v1 own; do start_tls "87${#certificate}0" "$certificate"; done
 check 'a certificate as openssl makes it by default'                       says 5 'tls-ca-file' by_token --url https://127.0.0.1:8770
@@ -275,6 +278,9 @@ check 'a key with a typing error'                                  says 2 'docke
 check 'a configuration that does not exist'                        says 4 'does not exist' list_of /tmp/try/none.toml
 check 'a token in the place of a name'                             says 2 'runner authentication token (glrt-), not a name' agent verify glrt-abcdefghij1234567890
 check 'a command of the service manager'                           says 2 'systemctl restart runner-agent' agent restart
+check 'verify NAME is verify --name NAME'                           says 0 'build-1|accepted' agent verify build-1
+check '-o json is --output json'                                   says 0 '"name": "build-1"' agent list -o json
+check 'validate is check'                                          says 0 '' agent validate
 check 'version names what tells two builds apart'                  says 0 'commit|target|etcd, kubernetes' agent version
 check 'help COMMAND shows the help of the command'                 says 0 'Usage: runner-agent verify' agent help verify
 check 'a second daemon names the first one and its unit'           says 4 'runner-agent.service' agent run
