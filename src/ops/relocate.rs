@@ -90,6 +90,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 refused: None,
             });
         }
+        let current = runner.record.credential.as_ref().map(|credential| &credential.token);
+        held.candidates.retain(|candidate| Some(&candidate.token) != current);
         // It is about the answers of the former address.
         held.evidence = None;
         self.disk.save_held(kept, held).await?;
