@@ -33,7 +33,7 @@ pub use config::{
 pub use drive::{Budget, Caller, Drive};
 pub use driver::{Asker, Driver, IdTrust, StepFailure, StepReport};
 pub use inventory::{
-    Addresses, Enrolled, Inventory, ManagedRunner, Related, Relation, inventory, relate, retake_inventory,
+    Addresses, Enrolled, Inventory, ManagedRunner, Related, Relation, inventory, relate, retake_inventory, runner_of,
     take_inventory, taken_keys,
 };
 pub use policy::{AtStop, at_stop, command_rules, deletion_at_stop, found_policy, rules};

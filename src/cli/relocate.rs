@@ -12,10 +12,10 @@ use super::outcome::RunnerOutcome;
 use super::session::CommandSession;
 use super::text::expiry_text;
 use super::{Error, Exit, reload};
-use crate::engine::{Addresses, Inventory, record_report};
+use crate::engine::{Addresses, Inventory, record_report, runner_of};
 use crate::error_chain::chain;
 use crate::limits::operations_at_once;
-use crate::model::{Action, RunnerReport, ServerUrl, Site, Timestamp, TlsFiles};
+use crate::model::{Action, RunnerReport, ServerUrl, Timestamp};
 use crate::ops::{Relocation, Runner};
 use crate::settings::{self, Settings};
 use crate::status::StatusClientError;
@@ -105,7 +105,7 @@ fn assigned(
     let addresses = Addresses::of(&inventory.runners);
     let (mut moves, mut stay) = (VecDeque::new(), Vec::new());
     for record in records {
-        let remains = snapshot.of(&Runner::recorded(record.clone(), site_of(&record)).target()).next();
+        let remains = snapshot.of(&runner_of(&record).target()).next();
         let (message, hint) = match (addresses.at(&record, new), remains) {
             _ if record.shared.is_some() => (
                 "it is shared with other machines".to_owned(),
@@ -203,9 +203,5 @@ async fn tell_daemon(context: &Context<'_>) {
 }
 
 fn report_of(record: &Record, now: Timestamp) -> RunnerReport {
-    record_report(&Runner::recorded(record.clone(), site_of(record)), now)
-}
-
-fn site_of(record: &Record) -> Site {
-    Site { url: record.url.clone(), tls: TlsFiles::default() }
+    record_report(&runner_of(record), now)
 }

@@ -16,9 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use addresses::Addresses;
-pub use relation::{Enrolled, Related, Relation, relate};
+pub use relation::{Enrolled, Related, Relation, relate, runner_of};
 
-use relation::{Holdings, holds_token, left_to_their_name, runner_of, with_one_token};
+use relation::{Holdings, holds_token, left_to_their_name, with_one_token};
 
 use super::pace::Pace;
 use super::{Config, RotateFound, found_policy};

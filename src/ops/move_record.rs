@@ -96,7 +96,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
     }
 
-    async fn move_held(&self, from: &RunnerKey, to: &RunnerKey) -> Result<(), Error> {
+    pub(super) async fn move_held(&self, from: &RunnerKey, to: &RunnerKey) -> Result<(), Error> {
         let held = self.disk.held(from).await?;
         if held.is_empty() {
             return Ok(());
@@ -129,8 +129,7 @@ pub fn knows_token_of(record: &Record, other: &Record) -> bool {
     is_current || record.former_digests.contains(&other.token.digest())
 }
 
-/// What both have, each token once.
-pub(super) fn merged(there: Held, mut held: Held) -> Held {
+fn merged(there: Held, mut held: Held) -> Held {
     held.candidates.retain(|candidate| there.candidates.iter().all(|known| known.token != candidate.token));
     let candidates = [held.candidates, there.candidates].concat();
     Held { candidates, evidence: there.evidence.or(held.evidence) }

@@ -1,6 +1,6 @@
 //! Another address of the same GitLab: the record of a runner goes over to it.
 
-use super::move_record::{knows_token_of, merged};
+use super::move_record::knows_token_of;
 use super::verify::{apply_answer, note_acceptance};
 use super::{Disk, Error, LOCK_WAIT, Ops, Runner, Server};
 use crate::gitlab::{Answer, Verified};
@@ -75,7 +75,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ) -> Result<(), Error> {
         let kept = &runner.record.key;
         let gone = if *kept == source.key { &there.record.key } else { &source.key };
-        let mut held = merged(self.disk.held(kept).await?, self.disk.held(gone).await?);
+        if gone != kept {
+            self.move_held(gone, kept).await?;
+        }
+        let mut held = self.disk.held(kept).await?;
         if let Some(Credential { token, obtained_at, expiry }) = other
             && held.candidates.iter().all(|known| known.token != token)
         {

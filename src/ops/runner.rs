@@ -305,7 +305,7 @@ impl Runner {
     /// The name for messages: the local name, else the key.
     #[must_use]
     pub fn label(&self) -> &str {
-        self.record.name.as_deref().unwrap_or(self.record.key.as_str())
+        self.record.label()
     }
 
     /// The validity of its credential.

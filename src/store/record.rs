@@ -107,6 +107,12 @@ pub struct Records {
 }
 
 impl Record {
+    /// The name of its entry, or its key.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        self.name.as_deref().unwrap_or(self.key.as_str())
+    }
+
     /// When its token came to replace another one, in server time, as far as known.
     #[must_use]
     pub fn replaced_at(&self) -> Option<Timestamp> {

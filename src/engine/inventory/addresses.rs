@@ -78,14 +78,14 @@ pub(super) fn warnings(absent: &[Record], runners: &[ManagedRunner]) -> Vec<Stri
             Some(new) => moved.entry((&record.url, new)).or_default().push(record),
             None => warnings.push(format!(
                 "runner `{}` at {} is no longer in config.toml and is not managed: restore its entry, or remove its record `{}.json`",
-                label(record),
+                record.label(),
                 record.url,
                 record.key
             )),
         }
     }
     warnings.extend(moved.into_iter().map(|((old, new), records)| {
-        let names: Vec<_> = records.iter().take(NAMED).map(|record| format!("`{}`", label(record))).collect();
+        let names: Vec<_> = records.iter().take(NAMED).map(|record| format!("`{}`", record.label())).collect();
         let more = if records.len() > NAMED { ", …" } else { "" };
         let number = if records.len() == 1 { "1 runner".to_owned() } else { format!("{} runners", records.len()) };
         format!(
@@ -94,9 +94,4 @@ pub(super) fn warnings(absent: &[Record], runners: &[ManagedRunner]) -> Vec<Stri
         )
     }));
     warnings
-}
-
-/// The name of a record's entry, or its key.
-fn label(record: &Record) -> &str {
-    record.name.as_deref().unwrap_or(record.key.as_str())
 }

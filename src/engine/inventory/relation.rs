@@ -284,6 +284,7 @@ pub(super) fn current_digest(record: &Record) -> Option<Digest> {
 }
 
 /// The runner of a record, to compare it with entries.
-pub(super) fn runner_of(record: &Record) -> Runner {
+#[must_use]
+pub fn runner_of(record: &Record) -> Runner {
     Runner::recorded(record.clone(), Site { url: record.url.clone(), tls: TlsFiles::default() })
 }

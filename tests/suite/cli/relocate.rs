@@ -78,13 +78,19 @@ fn a_token_that_the_daemon_has_replaced_at_the_new_address_stays() {
     let sandbox = sandbox_with(Gitlab::builder().token_life("1h"));
     let id = registered_and_moved(&sandbox);
     let (old, new) = addresses(&sandbox);
+    let old_token = sandbox.gitlab.runner(id).unwrap().token;
     sandbox.run(&["rotate", "--name", "docker"]).exits(0);
     let token = sandbox.gitlab.runner(id).unwrap().token;
     assert_eq!(records(&sandbox).len(), 2);
+    let files_with_old = || sandbox.files_with(&old_token).into_iter().filter(|file| !file.ends_with("config.toml"));
     sandbox.run(&["relocate", &old, &new]).exits(0);
     let [record] = &records(&sandbox)[..] else { panic!("{:?}", records(&sandbox)) };
     assert_eq!(record["origin"], "registered");
     assert_eq!(record["retired_digests"].as_array().unwrap().len(), 1);
+    // The former token is kept once, beside the record that is left.
+    let kept: Vec<_> = files_with_old().collect();
+    let key = record["key"].as_str().unwrap();
+    assert!(kept.len() == 1 && kept[0].contains(key), "{kept:?} {key}");
     assert!(sandbox.config().contains(&token));
     sandbox.run(&["verify", "--name", "docker"]).exits(0);
     sandbox.run(&["rotate", "--name", "docker"]).exits(0);
