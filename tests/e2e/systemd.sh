@@ -87,7 +87,7 @@ reload_of_a_typo_fails() {
     inside cp /etc/runner-agent/agent.toml /etc/runner-agent/agent.toml.good &&
         inside sh -c 'echo nonsense >>/etc/runner-agent/agent.toml' && fails unit reload && is_active &&
         eventually has_status_not_in_force && inside mv /etc/runner-agent/agent.toml.good /etc/runner-agent/agent.toml &&
-        unit reload && fails has_status_not_in_force
+        unit reload && eventually fails has_status_not_in_force
 }
 
 has_status_not_in_force() { has "$(unit status --no-pager)" 'the settings on the disk are invalid'; }

@@ -3,6 +3,7 @@
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -66,7 +67,16 @@ pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
     runtime.block_on(future)
 }
 
-/// A port of loopback that is free now.
+/// A port of loopback that is free now, and that no second call returns.
+///
+/// It lies below the ports that Linux gives to outgoing connections: those could take it before a server listens, or
+/// while a server starts again.
 pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    const FIRST: u32 = 20_000;
+    const COUNT: u32 = 12_000;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    // Two processes of tests begin at different ports.
+    let port = || FIRST + (std::process::id() * 64 + TAKEN.fetch_add(1, Ordering::Relaxed)) % COUNT;
+    let mut ports = std::iter::repeat_with(port).take(COUNT as usize).map(|port| u16::try_from(port).unwrap());
+    ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("no port is free")
 }
