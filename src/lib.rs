@@ -23,7 +23,7 @@
 //! - [`lifecycle`]: pure decisions. The states of a credential; what comes next (`plan.rs`, and `goal.rs` for commands);
 //!   what an outcome means for the state (`apply.rs`); which clock to go by (`clocks.rs`); the share
 //!   of life at which a token rotates and every delay (`schedule.rs`); which of two tokens of a shared runner counts
-//!   (`sharing.rs`). No runtime, clock, disk, network or randomness.
+//!   (`sharing.rs`); when an access token is asked about and rotated (`access.rs`). No runtime, clock, disk, network or randomness.
 //! - [`ops`]: register, verify, rotate, unregister and replay, each in the order of effects that loses no token. Knows
 //!   server and disk through two traits (`ports.rs`), so that both can be memory in tests.
 //! - [`gitlab`]: the client of the Runners API. One method is one request and one attempt. What an answer proves, such as

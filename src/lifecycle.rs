@@ -26,6 +26,7 @@
 //!
 //! This room imports `model`, the digests of `secret`, and std.
 
+pub mod access;
 mod apply;
 mod clocks;
 mod goal;
@@ -42,6 +43,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::model::{Rejection, Rungs, Step, Trouble, Why};
+pub use access::{AccessKeeping, AccessObstacle, AccessWarning, UsedElsewhere};
 pub use apply::{Moment, Outcome, Settling, apply};
 pub use clocks::{Clocks, Ground, Life, believe, is_untimed, measured_life, precedes_issue};
 pub use goal::{Goal, Taken, plan_towards};

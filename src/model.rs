@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use access::{AccessTokenFacts, AccessTokenOwner, AccessTokenReport, AccessTokenState};
+pub use access::{AccessRecord, AccessTokenFacts, AccessTokenOwner, AccessTokenReport, AccessTokenState};
 pub use address::{AddressError, MAX_URL_BYTES, ServerUrl};
 pub use clocks::{Belief, Witness};
 pub use evidence::{

@@ -894,7 +894,12 @@ async fn a_hung_worker_does_not_block_other_unregistrations() {
 fn with_access_token(mut config: Config) -> Config {
     let token = Token::parse("glpat-access").unwrap();
     let access_token = Source::Value { token, origin: "a test".to_owned() };
-    config.servers.push(crate::ops::ServerAccess { url: url(), access_token, tls: TlsFiles::default() });
+    config.servers.push(crate::ops::ServerAccess {
+        url: url(),
+        access_token,
+        tls: TlsFiles::default(),
+        keeping: crate::lifecycle::AccessKeeping::default(),
+    });
     config
 }
 
@@ -2006,7 +2011,12 @@ async fn a_token_file_that_could_not_be_read_for_a_time_is_not_replaced() {
     fixture.add_found("found");
     let id = fixture.disk.state().entries[0].id.unwrap();
     let config = |access_token| Config {
-        servers: vec![crate::ops::ServerAccess { url: url(), access_token, tls: TlsFiles::default() }],
+        servers: vec![crate::ops::ServerAccess {
+            url: url(),
+            access_token,
+            tls: TlsFiles::default(),
+            keeping: crate::lifecycle::AccessKeeping::default(),
+        }],
         ..rotating_found()
     };
     run_with_token_file(&fixture, "glpat-access", config, async |write| {

@@ -203,7 +203,12 @@ async fn a_refused_token_is_reset_by_id_with_the_access_token_of_the_settings() 
     for (servers, expected) in [
         (Vec::new(), vec!["verify", "reset"]),
         (
-            vec![ServerAccess { url: url(), access_token: source, tls: TlsFiles::default() }],
+            vec![ServerAccess {
+                url: url(),
+                access_token: source,
+                tls: TlsFiles::default(),
+                keeping: crate::lifecycle::AccessKeeping::default(),
+            }],
             vec!["verify", "reset", "reset", "reset_by_id"],
         ),
     ] {
@@ -442,7 +447,12 @@ async fn an_id_that_only_config_toml_claims_is_not_reset_with_an_access_token() 
     let mut world = World::new();
     let access_token = Token::parse("glpat-access").unwrap();
     let source = Source::Value { token: access_token, origin: "a test".to_owned() };
-    world.config.servers = vec![ServerAccess { url: url(), access_token: source, tls: TlsFiles::default() }];
+    world.config.servers = vec![ServerAccess {
+        url: url(),
+        access_token: source,
+        tls: TlsFiles::default(),
+        keeping: crate::lifecycle::AccessKeeping::default(),
+    }];
     let (victim, _) = world.server.add_runner();
     world.disk.state().entries[0].id = Some(victim);
     world.disk.state().entries[0].token = EntryToken::Literal(Token::parse("made-up").unwrap());
@@ -605,7 +615,12 @@ async fn an_interrupted_registration_is_not_begun() {
 /// An access token for the server in the settings, and one verification, by which the server confirms the id.
 async fn with_access_token(world: &mut World) {
     let access_token = Source::Value { token: Token::parse("glpat-access").unwrap(), origin: "a test".to_owned() };
-    world.config.servers = vec![ServerAccess { url: url(), access_token, tls: TlsFiles::default() }];
+    world.config.servers = vec![ServerAccess {
+        url: url(),
+        access_token,
+        tls: TlsFiles::default(),
+        keeping: crate::lifecycle::AccessKeeping::default(),
+    }];
     world.command().await.drive(Goal::Verified, Budget::BY_RULES, &TestCaller::default()).await;
 }
 

@@ -5,10 +5,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{ServerUrl, Timestamp, named_enum};
-use crate::secret::Fingerprint;
+use crate::secret::{Digest, Fingerprint, Token};
 
 /// What GitLab says about an access token (`GET /personal_access_tokens/self`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessTokenFacts {
     /// Its number in GitLab. A rotation makes a new one.
     pub id: u64,
@@ -106,4 +106,46 @@ pub struct AccessTokenReport {
     pub asked_at: Option<Timestamp>,
     /// Why it needs a person, or could not be asked about or rotated, in one sentence.
     pub last_error: Option<String>,
+}
+
+/// What is remembered about the access token of one server between two starts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccessRecord {
+    /// The token that counts: the one that a person has put into the file, or the one that came from its rotation.
+    pub token: Option<Token>,
+    /// What the server last said about it.
+    pub facts: Option<AccessTokenFacts>,
+    /// Server time of the last acceptance.
+    pub asked_at: Option<Timestamp>,
+    /// Server time of the first refusal since then.
+    pub refused_at: Option<Timestamp>,
+    /// Whether the server does not have the call.
+    pub is_unsupported: bool,
+    /// Tokens that a rotation was sent with, or that were rotated: none is sent with them again. The newest come last.
+    pub spent: Vec<Digest>,
+    /// Server time at which it was certain that the successor of the token is lost.
+    pub lost_at: Option<Timestamp>,
+    /// Why the server refuses to rotate it, in one sentence.
+    pub declined: Option<String>,
+    /// How many rotations were made.
+    pub rotations: u64,
+    /// Server time of the last one.
+    pub rotated_at: Option<Timestamp>,
+    /// How often a use from elsewhere was seen.
+    pub uses_elsewhere: u32,
+}
+
+impl AccessRecord {
+    /// Whether no rotation may be sent with the present token.
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
+        self.token.as_ref().is_some_and(|token| self.spent.contains(&token.digest()))
+    }
+
+    /// The same server with another token, of which nothing is known yet.
+    #[must_use]
+    pub fn with_token(self, token: Token) -> Self {
+        let Self { spent, rotations, rotated_at, .. } = self;
+        Self { token: Some(token), spent, rotations, rotated_at, ..Self::default() }
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::gitlab::RegisterParameters;
 use crate::gitlab::fleet::{NewRunner, NewRunnerOwner};
+use crate::lifecycle::AccessKeeping;
 use crate::model::{Origin, RunnerKey, ServerUrl, ShareName, Site, Timestamp, TlsFiles};
 use crate::secret::{Source, SourceError, Token, TokenPurpose};
 use crate::store::{NewEntry, Record};
@@ -127,6 +128,8 @@ pub struct ServerAccess {
     pub access_token: Source,
     /// The TLS files to send it with.
     pub tls: TlsFiles,
+    /// How it is kept.
+    pub keeping: AccessKeeping,
 }
 
 impl ServerAccess {

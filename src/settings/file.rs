@@ -257,7 +257,12 @@ fn server(
     let [ca_file, cert_file, key_file] = paths.each_mut().map(|path| path.take().map(|path| path.value));
     table.finish(diagnostics);
     let tls = TlsPaths { ca_file, cert_file, key_file }.into();
-    Some(ServerAccess { url: url?.value, access_token: access_token?.value, tls })
+    Some(ServerAccess {
+        url: url?.value,
+        access_token: access_token?.value,
+        tls,
+        keeping: crate::lifecycle::AccessKeeping::default(),
+    })
 }
 
 fn policy(mut table: TableReader<'_>, diagnostics: &mut Diagnostics) -> Option<Policy> {

@@ -677,7 +677,12 @@ fn set(state: &mut State, act: &Act) {
         Act::AccessToken(is_there) => {
             let token = Token::parse(&state.gitlab.access_token).unwrap();
             let access_token = Source::Value { token, origin: "a test".to_owned() };
-            let access = ServerAccess { url: url(), access_token, tls: TlsFiles::default() };
+            let access = ServerAccess {
+                url: url(),
+                access_token,
+                tls: TlsFiles::default(),
+                keeping: crate::lifecycle::AccessKeeping::default(),
+            };
             state.config.servers = if *is_there { vec![access] } else { Vec::new() };
         }
         Act::Share(index) => {

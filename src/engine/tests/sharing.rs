@@ -495,7 +495,12 @@ impl Fleet {
     /// The access token that recoveries need.
     fn with_recovery(mut self) -> Self {
         let access_token = Source::Value { token: Token::parse("glpat-access").unwrap(), origin: "a test".to_owned() };
-        self.config.servers = vec![ServerAccess { url: url(), access_token, tls: TlsFiles::default() }];
+        self.config.servers = vec![ServerAccess {
+            url: url(),
+            access_token,
+            tls: TlsFiles::default(),
+            keeping: crate::lifecycle::AccessKeeping::default(),
+        }];
         let engine = crate::sharing::EngineSettings::Kubernetes { kubeconfig: None, namespace: None };
         self.config.sharing = Some(crate::sharing::Settings { engine, encryption_key: None, recover: true });
         self

@@ -1,0 +1,406 @@
+//! When an access token is asked about and rotated, and what a lost answer to its rotation means.
+//!
+//! GitLab revokes the successor of a token that is rotated again, so the rules differ from those of a runner's token: a
+//! rotation is never repeated unless the server has accepted the old token long after it was sent.
+
+use std::time::Duration;
+
+use crate::model::{AccessRecord, AccessTokenFacts, AccessTokenOwner, AccessTokenState, Timestamp};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// The interval between two questions about an accepted token.
+pub const ASK_INTERVAL: Duration = DAY;
+
+/// How long after a rotation without an answer an acceptance of the old token may come from a replica that does not know of
+/// the rotation.
+pub const SETTLE_AFTER: Duration = Duration::from_secs(600);
+
+/// Minimum time between two refusals of which the second one counts.
+pub const CONFIRM_AFTER: Duration = MINUTE;
+
+/// The life that is asked for if neither the settings nor the present token say one.
+pub const LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// How long before the last third of the life a rotation begins, at most.
+const LEAD: Duration = Duration::from_secs(3600);
+
+/// First and longest delay after a question that was not answered.
+const BACKOFF: (Duration, Duration) = (MINUTE, Duration::from_secs(3600));
+
+/// How many tokens are remembered that no rotation is sent with.
+const MAX_SPENT: usize = 64;
+
+/// How long GitLab may keep a newer time of use to itself.
+const USE_SLACK: Duration = Duration::from_secs(600);
+
+/// How the access token of a server is kept (`[[server]] access_token`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccessKeeping {
+    /// Whether it is rotated.
+    pub rotate: bool,
+    /// The life of a new one; `None` for as long as that of the present one.
+    pub life: Option<Duration>,
+    /// Whose it is.
+    pub owner: AccessTokenOwner,
+    /// What happens if it is used from elsewhere.
+    pub used_elsewhere: UsedElsewhere,
+}
+
+/// Whether a token that is used from elsewhere too is rotated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UsedElsewhere {
+    /// No: it is reported.
+    #[default]
+    Report,
+    /// Yes.
+    Rotate,
+}
+
+/// What is against a rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessObstacle {
+    /// The settings do not ask for it.
+    NotAsked,
+    /// The token never ends.
+    Endless,
+    /// The server does not say when it ends.
+    NotKnown,
+    /// A rotation was sent with it before.
+    Spent,
+    /// It has neither `api` nor `self_rotate`.
+    Scope,
+    /// It is used from elsewhere.
+    UsedElsewhere,
+}
+
+impl AccessObstacle {
+    /// In words, for a person.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotAsked => "its rotation is off in the settings",
+            Self::Endless => "it never ends",
+            Self::NotKnown => "the server does not say when it ends",
+            Self::Spent => {
+                "a rotation was sent with it before, and another one could revoke its successor: make a new token in GitLab and put it into the file"
+            }
+            Self::Scope => {
+                "it has neither the scope `self_rotate` nor `api`: make a token with one of them and put it into the file"
+            }
+            Self::UsedElsewhere => {
+                "it is used from elsewhere too, where it would stop working: give the agent a token of its own, or say used_elsewhere = \"rotate\""
+            }
+        }
+    }
+}
+
+/// How soon a token ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AccessWarning {
+    /// Within 30 days, or a third of its life if that is shorter.
+    Soon,
+    /// Within 7 days, or a tenth of its life if that is shorter.
+    VerySoon,
+}
+
+/// What an answer about the token of a rotation without an answer means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// The rotation was not executed: a new one may be sent.
+    NotExecuted,
+    /// Another answer is needed, after this time.
+    Undecided(Duration),
+    /// The token is dead, and so is hope for its successor.
+    Lost,
+}
+
+/// When a token with these facts is rotated: shortly before the last third of its life begins. `None` for one that never
+/// ends.
+#[must_use]
+pub fn rotation_at(facts: &AccessTokenFacts) -> Option<Timestamp> {
+    let expires_at = facts.expires_at?;
+    let life = life_of(facts).unwrap_or(LIFE);
+    Some(expires_at.minus(life / 3).minus(LEAD.min(life / 48)))
+}
+
+/// What is against a rotation by the settings and by what is known about the token.
+#[must_use]
+pub fn obstacle(record: &AccessRecord, keeping: &AccessKeeping) -> Option<AccessObstacle> {
+    if !keeping.rotate {
+        return Some(AccessObstacle::NotAsked);
+    }
+    let Some(facts) = &record.facts else { return Some(AccessObstacle::NotKnown) };
+    if record.is_spent() {
+        return Some(AccessObstacle::Spent);
+    }
+    if !facts.scopes.iter().any(|scope| scope == "api" || scope == "self_rotate") {
+        return Some(AccessObstacle::Scope);
+    }
+    if facts.expires_at.is_none() {
+        return Some(AccessObstacle::Endless);
+    }
+    let is_used = record.uses_elsewhere > 1 && keeping.used_elsewhere == UsedElsewhere::Report;
+    is_used.then_some(AccessObstacle::UsedElsewhere)
+}
+
+/// When the token is asked about next, after an acceptance.
+#[must_use]
+pub fn next_at(record: &AccessRecord, keeping: &AccessKeeping, now: Timestamp) -> Timestamp {
+    let daily = now.plus(ASK_INTERVAL);
+    let due_at = record.facts.as_ref().and_then(rotation_at);
+    match due_at.filter(|_| obstacle(record, keeping).is_none()) {
+        // A rotation that is due and was not made is tried again daily, or once a person asks.
+        Some(due_at) if due_at > now => due_at.min(daily),
+        Some(_) | None => daily,
+    }
+}
+
+/// The delay after this many questions in a row without an answer.
+#[must_use]
+pub fn backoff(failures: u32, retry_after: Option<Duration>) -> Duration {
+    let (first, longest) = BACKOFF;
+    let doubled = first.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(16))).min(longest);
+    doubled.max(retry_after.unwrap_or_default().min(DAY))
+}
+
+/// The last day of a new token, at 00:00 UTC of which it ends. It is as many days ahead as the life has, and at least a
+/// whole day.
+#[must_use]
+pub fn new_expiry(facts: Option<&AccessTokenFacts>, keeping: &AccessKeeping, now: Timestamp) -> Timestamp {
+    let life = keeping.life.or_else(|| facts.and_then(whole_life)).unwrap_or(LIFE);
+    let expires_at = now.plus(life).start_of_day();
+    if expires_at.since(now) < DAY { now.plus(DAY + DAY).start_of_day() } else { expires_at }
+}
+
+/// How soon a token ends; `None` for later, and for one that never ends.
+#[must_use]
+pub fn warning(facts: &AccessTokenFacts, now: Timestamp) -> Option<AccessWarning> {
+    let left = facts.expires_at?.since(now);
+    let life = life_of(facts).unwrap_or(Duration::MAX);
+    if left <= (7 * DAY).min(life / 10) {
+        Some(AccessWarning::VerySoon)
+    } else {
+        (left <= (30 * DAY).min(life / 3)).then_some(AccessWarning::Soon)
+    }
+}
+
+/// What an answer about the token of a rotation means whose answer was not received. Both times are the server's.
+#[must_use]
+pub fn settled(record: &AccessRecord, sent_at: Timestamp, now: Timestamp, is_accepted: bool) -> Settled {
+    let (since, needed) = match (is_accepted, record.refused_at) {
+        (true, _) => (now.since(sent_at), SETTLE_AFTER),
+        (false, Some(refused_at)) => (now.since(refused_at), CONFIRM_AFTER),
+        (false, None) => (Duration::ZERO, CONFIRM_AFTER),
+    };
+    match (needed.checked_sub(since).filter(|left| !left.is_zero()), is_accepted) {
+        (Some(left), _) => Settled::Undecided(left),
+        (None, true) => Settled::NotExecuted,
+        (None, false) => Settled::Lost,
+    }
+}
+
+/// The state as reported. `is_pending` says that a rotation was sent whose answer is not known.
+#[must_use]
+pub fn state(record: &AccessRecord, is_pending: bool, now: Timestamp) -> AccessTokenState {
+    let Some(facts) = &record.facts else {
+        return match record {
+            _ if record.lost_at.is_some() => AccessTokenState::Lost,
+            _ if is_pending => AccessTokenState::Uncertain,
+            _ if record.refused_at.is_some() => AccessTokenState::Refused,
+            _ => AccessTokenState::Unknown,
+        };
+    };
+    match record {
+        _ if record.lost_at.is_some() => AccessTokenState::Lost,
+        _ if is_pending => AccessTokenState::Uncertain,
+        _ if record.refused_at.is_some() || !facts.active => AccessTokenState::Refused,
+        _ if record.declined.is_some() => AccessTokenState::NotRenewable,
+        _ if warning(facts, now).is_some() => AccessTokenState::Expiring,
+        _ => AccessTokenState::Active,
+    }
+}
+
+/// The server accepts the token.
+pub fn accepted(record: &mut AccessRecord, facts: AccessTokenFacts, now: Timestamp, last_use: Option<Timestamp>) {
+    let own_use = record.asked_at.max(last_use);
+    if let (Some(used_at), Some(own_use)) = (facts.last_used_at, own_use) {
+        // The question itself is a use.
+        let is_elsewhere = used_at > own_use.plus(USE_SLACK) && used_at < now.minus(USE_SLACK);
+        record.uses_elsewhere += u32::from(is_elsewhere);
+    }
+    record.facts = Some(facts);
+    record.asked_at = Some(now);
+    record.refused_at = None;
+    record.is_unsupported = false;
+}
+
+/// The server refuses the token.
+pub fn refused(record: &mut AccessRecord, now: Timestamp) {
+    record.refused_at = record.refused_at.or(Some(now));
+}
+
+/// No rotation is sent any more with the present token, whose successor may be lost.
+pub fn lost(record: &mut AccessRecord, now: Timestamp) {
+    record.lost_at = Some(now);
+    spend(record);
+}
+
+/// Remembers that no rotation may be sent with the present token.
+pub fn spend(record: &mut AccessRecord) {
+    let Some(digest) = record.token.as_ref().map(crate::secret::Token::digest) else { return };
+    if !record.spent.contains(&digest) {
+        record.spent.push(digest);
+        let excess = record.spent.len().saturating_sub(MAX_SPENT);
+        record.spent.drain(..excess);
+    }
+}
+
+fn life_of(facts: &AccessTokenFacts) -> Option<Duration> {
+    Some(facts.expires_at?.since(facts.created_at?)).filter(|life| !life.is_zero())
+}
+
+/// The life in whole days, as it was asked for: a token is made at some time of its first day.
+fn whole_life(facts: &AccessTokenFacts) -> Option<Duration> {
+    Some(facts.expires_at?.since(facts.created_at?.start_of_day())).filter(|life| !life.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Token;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn facts(created_at: &str, expires_on: &str) -> AccessTokenFacts {
+        AccessTokenFacts {
+            id: 1,
+            name: "agent".to_owned(),
+            scopes: vec!["api".to_owned()],
+            active: true,
+            revoked: false,
+            created_at: Some(at(created_at)),
+            last_used_at: None,
+            expires_at: Some(Timestamp::from_date(expires_on).unwrap()),
+        }
+    }
+
+    fn record(facts: AccessTokenFacts) -> AccessRecord {
+        let token = Some(Token::parse("glpat-a").unwrap());
+        AccessRecord { token, facts: Some(facts), ..AccessRecord::default() }
+    }
+
+    fn rotating() -> AccessKeeping {
+        AccessKeeping { rotate: true, ..AccessKeeping::default() }
+    }
+
+    #[test]
+    fn a_rotation_is_due_an_hour_before_the_last_third() {
+        let due = rotation_at(&facts("2026-01-01T00:00:00Z", "2026-04-01"));
+        assert_eq!(due, Some(at("2026-03-01T23:00:00Z")));
+        let short = rotation_at(&facts("2026-01-01T00:00:00Z", "2026-01-03"));
+        assert_eq!(short, Some(at("2026-01-02T07:00:00Z")));
+        let endless = AccessTokenFacts { expires_at: None, ..facts("2026-01-01T00:00:00Z", "2026-01-03") };
+        assert_eq!(rotation_at(&endless), None);
+    }
+
+    #[test]
+    fn warnings_come_at_30_and_7_days_or_at_a_third_and_a_tenth_of_a_shorter_life() {
+        let (year, month) = (facts("2025-12-31T00:00:00Z", "2026-12-31"), facts("2026-12-01T00:00:00Z", "2026-12-31"));
+        for (facts, now, expected) in [
+            (&year, "2026-11-30T00:00:00Z", None),
+            (&year, "2026-12-01T00:00:00Z", Some(AccessWarning::Soon)),
+            (&year, "2026-12-24T00:00:00Z", Some(AccessWarning::VerySoon)),
+            (&month, "2026-12-20T23:59:59Z", None),
+            (&month, "2026-12-21T00:00:00Z", Some(AccessWarning::Soon)),
+            (&month, "2026-12-27T23:59:59Z", Some(AccessWarning::Soon)),
+            (&month, "2026-12-28T00:00:00Z", Some(AccessWarning::VerySoon)),
+            (&month, "2027-12-28T00:00:00Z", Some(AccessWarning::VerySoon)),
+        ] {
+            assert_eq!(warning(facts, at(now)), expected, "{now}");
+        }
+    }
+
+    #[test]
+    fn a_new_token_lives_as_asked_or_as_long_as_the_present_one_and_at_least_a_day() {
+        let now = at("2026-01-10T15:00:00Z");
+        let expiry = |life: Option<u64>, facts: Option<&AccessTokenFacts>| {
+            let life = life.map(|days| DAY * u32::try_from(days).unwrap());
+            new_expiry(facts, &AccessKeeping { life, ..rotating() }, now).date()
+        };
+        assert_eq!(expiry(Some(90), None), "2026-04-10");
+        assert_eq!(expiry(Some(1), None), "2026-01-12");
+        assert_eq!(expiry(None, None), "2026-04-10");
+        assert_eq!(expiry(None, Some(&facts("2026-01-01T23:00:00Z", "2026-01-31"))), "2026-02-09");
+    }
+
+    #[test]
+    fn a_lost_answer_is_settled_by_a_late_acceptance_or_by_two_refusals() {
+        let mut record = record(facts("2026-01-01T00:00:00Z", "2026-04-01"));
+        let sent_at = at("2026-03-02T00:00:00Z");
+        let after = |seconds| sent_at.plus(Duration::from_secs(seconds));
+        assert_eq!(settled(&record, sent_at, after(599), true), Settled::Undecided(Duration::from_secs(1)));
+        assert_eq!(settled(&record, sent_at, after(600), true), Settled::NotExecuted);
+        assert_eq!(settled(&record, sent_at, after(900), false), Settled::Undecided(CONFIRM_AFTER));
+        refused(&mut record, after(900));
+        assert_eq!(settled(&record, sent_at, after(930), false), Settled::Undecided(Duration::from_secs(30)));
+        assert_eq!(settled(&record, sent_at, after(960), false), Settled::Lost);
+        lost(&mut record, after(960));
+        assert_eq!(obstacle(&record, &rotating()), Some(AccessObstacle::Spent));
+        assert_eq!(state(&record, false, after(960)), AccessTokenState::Lost);
+    }
+
+    #[test]
+    fn what_is_against_a_rotation_is_named() {
+        let known = facts("2026-01-01T00:00:00Z", "2026-04-01");
+        let with = |change: fn(&mut AccessRecord)| {
+            let mut record = record(known.clone());
+            change(&mut record);
+            obstacle(&record, &rotating())
+        };
+        assert_eq!(with(|_| ()), None);
+        assert_eq!(with(|record| record.facts = None), Some(AccessObstacle::NotKnown));
+        assert_eq!(with(spend), Some(AccessObstacle::Spent));
+        let scopes = |record: &mut AccessRecord, scope: &str| {
+            record.facts.as_mut().unwrap().scopes = vec![scope.to_owned()];
+        };
+        let mut record = record(known.clone());
+        scopes(&mut record, "create_runner");
+        assert_eq!(obstacle(&record, &rotating()), Some(AccessObstacle::Scope));
+        scopes(&mut record, "self_rotate");
+        assert_eq!(obstacle(&record, &rotating()), None);
+        assert_eq!(obstacle(&record, &AccessKeeping::default()), Some(AccessObstacle::NotAsked));
+        assert_eq!(with(|record| record.facts.as_mut().unwrap().expires_at = None), Some(AccessObstacle::Endless));
+    }
+
+    #[test]
+    fn a_use_from_elsewhere_that_is_seen_twice_is_against_a_rotation_unless_the_settings_allow_it() {
+        let mut record = record(facts("2026-01-01T00:00:00Z", "2026-04-01"));
+        let mut ask = |now: &str, used_at: &str, last_use: Option<&str>| {
+            let facts =
+                AccessTokenFacts { last_used_at: Some(at(used_at)), ..facts("2026-01-01T00:00:00Z", "2026-04-01") };
+            accepted(&mut record, facts, at(now), last_use.map(at));
+            obstacle(&record, &rotating())
+        };
+        assert_eq!(ask("2026-02-01T00:00:00Z", "2026-01-20T00:00:00Z", None), None);
+        // The last question, and a call of the agent's own.
+        assert_eq!(ask("2026-02-02T00:00:00Z", "2026-02-01T00:00:30Z", None), None);
+        assert_eq!(ask("2026-02-03T00:00:00Z", "2026-02-02T12:00:00Z", Some("2026-02-02T12:00:00Z")), None);
+        assert_eq!(ask("2026-02-04T00:00:00Z", "2026-02-03T12:00:00Z", None), None);
+        assert_eq!(ask("2026-02-05T00:00:00Z", "2026-02-04T12:00:00Z", None), Some(AccessObstacle::UsedElsewhere));
+        let allowed = AccessKeeping { used_elsewhere: UsedElsewhere::Rotate, ..rotating() };
+        assert_eq!(obstacle(&record, &allowed), None);
+    }
+
+    #[test]
+    fn a_token_is_asked_about_daily_and_when_its_rotation_is_due() {
+        let record = record(facts("2026-01-01T00:00:00Z", "2026-04-01"));
+        let next = |keeping: &AccessKeeping, now| next_at(&record, keeping, at(now));
+        assert_eq!(next(&rotating(), "2026-01-05T00:00:00Z"), at("2026-01-06T00:00:00Z"));
+        assert_eq!(next(&rotating(), "2026-03-01T12:00:00Z"), at("2026-03-01T23:00:00Z"));
+        assert_eq!(next(&AccessKeeping::default(), "2026-03-01T12:00:00Z"), at("2026-03-02T12:00:00Z"));
+    }
+}
