@@ -4,6 +4,7 @@
 //! from step to step. The caller only waits in between: the daemon until it stops, a command until its
 //! [`Goal`](crate::lifecycle::Goal) is reached.
 
+mod access_scopes;
 mod config;
 mod drive;
 mod driver;
@@ -26,6 +27,7 @@ use crate::ops::{Identity, Ops};
 use crate::secret::random_bits;
 use crate::store::{self, Store};
 
+pub use access_scopes::NeededScope;
 pub use config::{
     Config, GRACE, OnReboot, Policy, PolicySelector, RotateFound, RotatePolicy, Shutdown, Unregister, UnregisterShared,
     VERIFY_ENROLLED, VERIFY_FOUND,

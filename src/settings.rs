@@ -21,7 +21,9 @@ mod http;
 mod new_file;
 mod paths;
 mod redacted;
+mod secret_source;
 mod secrets;
+mod server;
 mod sharing;
 mod similar;
 mod sources;
@@ -169,7 +171,7 @@ fn assemble(
             http: &mut http,
             sharing: &mut sharing,
         };
-        file::read(&paths.agent_config, &text, environment, target, &mut findings.diagnostics);
+        file::read(paths, &text, environment, target, &mut findings.diagnostics);
     }
     match scope {
         Scope::Daemon => {

@@ -1,13 +1,13 @@
 //! Reads agent.toml, table by table.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use super::diagnostics::{Diagnostic, Diagnostics, Place, Placed};
-use super::draft::{Draft, DraftCreation, check_client_pair};
+use super::draft::{Draft, DraftCreation};
 use super::http::HttpSection;
 use super::paths::read_text;
+use super::secret_source::source;
 use super::sharing::SharingSection;
 use super::table::{Document, TableReader};
 use super::{Environment, Errors, Paths};
@@ -15,9 +15,7 @@ use crate::engine::{self, OnReboot, Policy, PolicySelector, RotateFound, RotateP
 use crate::gitlab;
 use crate::gitlab::fleet::{NewRunnerOwner, RunnerType};
 use crate::lifecycle::{RegisterAgain, Timing};
-use crate::model::{RunnerId, TlsPaths};
-use crate::ops::ServerAccess;
-use crate::secret::{Source, Token, TokenPurpose};
+use crate::model::RunnerId;
 
 /// What agent.toml fills in: the configurations, and the drafts of its enrollments.
 pub(super) struct FileTargets<'target> {
@@ -59,13 +57,13 @@ pub(super) fn text(paths: &Paths) -> Result<Option<String>, Errors> {
 
 /// Reads the text of agent.toml into `target`.
 pub(super) fn read(
-    path: &Path,
+    paths: &Paths,
     text: &str,
     environment: &Environment,
     target: FileTargets<'_>,
     diagnostics: &mut Diagnostics,
 ) {
-    let document = Document::new(path, text);
+    let document = Document::new(&paths.agent_config, text);
     let Some(tree) = document.parse(diagnostics) else { return };
     let mut root = document.root(&tree);
     verify(&mut root, target.engine, diagnostics);
@@ -79,7 +77,7 @@ pub(super) fn read(
     target
         .drafts
         .extend(root.tables("enroll", diagnostics).into_iter().map(|table| enroll(table, environment, diagnostics)));
-    target.engine.servers = servers(&mut root, environment, diagnostics);
+    target.engine.servers = super::server::servers(&mut root, paths, environment, diagnostics);
     target.engine.policies =
         root.tables("runner", diagnostics).into_iter().filter_map(|table| policy(table, diagnostics)).collect();
     root.finish(diagnostics);
@@ -224,47 +222,6 @@ fn even_if_invalid<T>(place: Option<Place>, value: Option<Placed<T>>) -> Option<
     place.map(|place| Placed::new(value.map(|placed| placed.value), place))
 }
 
-fn servers(root: &mut TableReader<'_>, environment: &Environment, diagnostics: &mut Diagnostics) -> Vec<ServerAccess> {
-    let mut servers: Vec<ServerAccess> = Vec::new();
-    for table in root.tables("server", diagnostics) {
-        let place = table.place().clone();
-        let Some(server) = server(table, environment, diagnostics) else { continue };
-        if servers.iter().any(|known| known.url == server.url) {
-            diagnostics.add(&place, format!("{} has two [[server]] tables: remove one", server.url));
-        }
-        servers.push(server);
-    }
-    servers
-}
-
-fn server(
-    mut table: TableReader<'_>,
-    environment: &Environment,
-    diagnostics: &mut Diagnostics,
-) -> Option<ServerAccess> {
-    for key in ["url", "access_token"].into_iter().filter(|key| table.place_of(key).is_none()) {
-        diagnostics.add(table.place(), format!("[[server]] needs `{key}`"));
-    }
-    let url = table.parsed("url", diagnostics);
-    let access_token = source(&mut table, "access_token", environment, diagnostics);
-    if let Some(Placed { value: Source::Value { token, .. }, place }) = &access_token
-        && let Err(wrong) = TokenPurpose::Access.check(token)
-    {
-        diagnostics.add_wrong_class(place, wrong);
-    }
-    let mut paths = ["tls_ca_file", "tls_cert_file", "tls_key_file"].map(|key| table.path(key, diagnostics));
-    check_client_pair(&paths[1], &paths[2], diagnostics);
-    let [ca_file, cert_file, key_file] = paths.each_mut().map(|path| path.take().map(|path| path.value));
-    table.finish(diagnostics);
-    let tls = TlsPaths { ca_file, cert_file, key_file }.into();
-    Some(ServerAccess {
-        url: url?.value,
-        access_token: access_token?.value,
-        tls,
-        keeping: crate::lifecycle::AccessKeeping::default(),
-    })
-}
-
 fn policy(mut table: TableReader<'_>, diagnostics: &mut Diagnostics) -> Option<Policy> {
     if ["id", "name", "url"].iter().all(|key| table.place_of(key).is_none()) {
         diagnostics.add(table.place(), "[[runner]] needs at least one of `id`, `name`, `url` to select runners");
@@ -284,59 +241,6 @@ fn policy(mut table: TableReader<'_>, diagnostics: &mut Diagnostics) -> Option<P
     };
     table.finish(diagnostics);
     (diagnostics.len() == before).then_some(policy)
-}
-
-/// Reads where a secret is stored: exactly one of `file`, `credential`, `env`.
-pub(super) fn source(
-    table: &mut TableReader<'_>,
-    key: &'static str,
-    environment: &Environment,
-    diagnostics: &mut Diagnostics,
-) -> Option<Placed<Source>> {
-    let expected = "{ file = \"…\" }, { credential = \"…\" } or { env = \"…\" }";
-    let mut table = table.table(key, expected, diagnostics)?;
-    let place = table.place().clone();
-    let before = diagnostics.len();
-    let file = table.path("file", diagnostics).map(|path| path.map(Source::File));
-    let credential = table.text("credential", diagnostics);
-    let variable = table.text("env", diagnostics);
-    table.finish(diagnostics);
-    let given = usize::from(file.is_some()) + usize::from(credential.is_some()) + usize::from(variable.is_some());
-    if given != 1 {
-        if diagnostics.len() == before {
-            diagnostics.add(&place, format!("`{key}` needs exactly one of `file`, `credential` and `env`"));
-        }
-        return None;
-    }
-    match (credential, variable) {
-        (Some(name), _) => self::credential(&name, environment, diagnostics),
-        (None, Some(name)) => self::variable(&name, environment, diagnostics),
-        (None, None) => file,
-    }
-}
-
-fn credential(
-    name: &Placed<String>,
-    environment: &Environment,
-    diagnostics: &mut Diagnostics,
-) -> Option<Placed<Source>> {
-    let is_plain = Path::new(&name.value).file_name().is_some_and(|plain| plain == name.value.as_str());
-    if !is_plain {
-        diagnostics.add(&name.place, "`credential` is the name in the unit's LoadCredential=, not a path");
-        return None;
-    }
-    Some(Placed::new(super::credential(&name.value, environment), name.place.clone()))
-}
-
-fn variable(name: &Placed<String>, environment: &Environment, diagnostics: &mut Diagnostics) -> Option<Placed<Source>> {
-    let Some(value) = environment.text(&name.value) else {
-        diagnostics.add(&name.place, format!("the variable `{}` is not set", name.value));
-        return None;
-    };
-    let invalid =
-        |error: &_| diagnostics.add(&name.place, format!("the variable `{}` holds no token: {error}", name.value));
-    let token = Token::parse(value.trim()).inspect_err(invalid).ok()?;
-    Some(Placed::new(Source::Value { token, origin: name.value.clone() }, name.place.clone()))
 }
 
 fn section<'text>(

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::diagnostics::{Diagnostics, Place, Placed};
 use super::draft::check_client_pair;
-use super::file::source;
+use super::secret_source::source;
 use super::table::TableReader;
 use super::variables::Variables;
 use super::{Environment, Errors};

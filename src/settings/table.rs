@@ -112,6 +112,20 @@ impl<'text> TableReader<'text> {
         self.value(key, "a non-negative integer", diagnostics, number_of)
     }
 
+    /// Reads a number or a path of GitLab, such as `7` or `"group/subgroup"`.
+    pub(super) fn id_or_path(&mut self, key: &'static str, diagnostics: &mut Diagnostics) -> Option<Placed<String>> {
+        let expected = "a number or a path such as \"group/subgroup\"";
+        let text = self.value(key, expected, diagnostics, |value| match number_of::<u64>(value) {
+            Some(number) => Some(number.to_string()),
+            None => text_of(value),
+        })?;
+        let is_path = text.value.split('/').all(is_path_part);
+        if !is_path {
+            diagnostics.add(&text.place, format!("`{key}` must be {expected}, without a slash at its ends"));
+        }
+        is_path.then_some(text)
+    }
+
     /// Reads a string and parses it.
     pub(super) fn parsed<T>(&mut self, key: &'static str, diagnostics: &mut Diagnostics) -> Option<Placed<T>>
     where
@@ -235,6 +249,11 @@ impl<'text> TableReader<'text> {
 /// Splits a comma-separated list, as gitlab-runner's flags and variables contain it.
 pub fn split_list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+}
+
+/// Whether a text can be one part of the path of a group or project.
+fn is_path_part(part: &str) -> bool {
+    !part.is_empty() && part.chars().all(|char| !char.is_whitespace() && !char.is_control() && !"?#%\\".contains(char))
 }
 
 fn text_of(value: &DeValue<'_>) -> Option<String> {

@@ -1,5 +1,7 @@
 //! Tests of agent.toml, environment and flags.
 
+mod server;
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
