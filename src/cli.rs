@@ -4,6 +4,7 @@
 //! Only main imports this room. `clap`, `clap_complete`, `clap_mangen`, `rpassword` and
 //! `unicode-width` are used here and nowhere else.
 
+mod access_text;
 pub mod arguments;
 mod check;
 mod completions;

@@ -6,6 +6,7 @@
 //!
 //! Everything runs on the caller's current-thread runtime. How a runner is driven is the engine's matter.
 
+mod access_tokens;
 mod announcements;
 mod assembly;
 mod config_change;
@@ -35,6 +36,7 @@ use crate::engine::Engine;
 use crate::ops::{Disk, Server};
 use crate::status::{Counters, StatusRegistry};
 
+pub use access_tokens::SettingsFeed;
 pub use assembly::{Assembly, PassOutcome, StartError, expect_runners};
 pub use file_watch::{Changed, Watch, Watched, Watcher};
 pub use heartbeat::{HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, Heartbeat};
@@ -53,6 +55,8 @@ pub struct Parts<S, D, C> {
     pub watch: Option<Watch>,
     /// Set with every turn of the supervisor's loop.
     pub heartbeat: Heartbeat,
+    /// Passes the settings in force on to what follows them.
+    pub feed: SettingsFeed,
     /// Reads the settings again.
     pub reload: Reload,
     /// How long a request may take: a stop waits that long for an answer that is the only copy of a token.

@@ -4,6 +4,7 @@
 //! from step to step. The caller only waits in between: the daemon until it stops, a command until its
 //! [`Goal`](crate::lifecycle::Goal) is reached.
 
+mod access_report;
 mod access_scopes;
 mod config;
 mod drive;

@@ -67,12 +67,14 @@ use crate::secret::{Digest, Fingerprint};
 use crate::sharing::{AnyEngine, Shares};
 use crate::store::{self, OnDisk, Pending, Record, Snapshot};
 
+use access::AccessUse;
 use genuine::Wording;
 use places::Places;
 use unregister::fate_for;
 
 pub use access::{
-    AccessDisk, AccessError, AccessEvent, AccessKeeper, AccessMoment, AccessPass, AccessWish, StoredAccessToken,
+    AccessDisk, AccessError, AccessEvent, AccessKeeper, AccessMoment, AccessPass, AccessUses, AccessWish,
+    StoredAccessToken,
 };
 pub use candidates::Inquiry;
 pub use enrollment::{
@@ -110,6 +112,7 @@ pub struct Ops<S, D> {
     /// The TLS files of entries that were warned about, and who could have named them.
     unused_tls: RefCell<Vec<(TlsFiles, String)>>,
     sole_copies: SoleCopies,
+    access_uses: AccessUses,
     /// The store of runners that other machines share.
     sharing: RefCell<Option<Rc<Shares<AnyEngine>>>>,
     /// Drawn at the start of this process, which other machines know as the sender of its changes.
@@ -160,6 +163,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             disk,
             identity,
             sole_copies,
+            access_uses: AccessUses::default(),
             places,
             wordings,
             distrusted,
@@ -176,6 +180,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
         &self.sole_copies
     }
 
+    /// The calls with access tokens that are under way.
+    pub fn access_uses(&self) -> &AccessUses {
+        &self.access_uses
+    }
+
     /// The disk, for reading.
     pub fn disk(&self) -> &D {
         &self.disk
@@ -189,6 +198,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// The system id of this machine.
     pub fn system_id(&self) -> &SystemId {
         &self.identity.system_id
+    }
+
+    /// Begins a call with an access token at a runner's server.
+    async fn with_access(&self, runner: &Runner, access: &AccessToken) -> AccessUse {
+        self.access_uses.begin(&runner.site.url, access).await
     }
 
     /// Queues for the host, locks a runner, finishes a journaled answer of another process, and re-reads record and

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::access_text::access_line;
 use super::arguments::{StatusArguments, Wait};
 use super::context::Context;
 use super::list::table_with_next;
@@ -17,7 +18,7 @@ use super::text::{label, printable};
 use super::{Error, Exit};
 use crate::clock::Skew;
 use crate::error_chain::chain;
-use crate::model::{DaemonReport, Report, RunnerReport, format_span};
+use crate::model::{DaemonReport, Report, RunnerReport, Timestamp, format_span};
 use crate::settings;
 use crate::signals::Signals;
 use crate::status::{NotReadyReason, Readiness, StatusClient, StatusClientError};
@@ -155,6 +156,14 @@ fn not_in_force(daemon: Option<&DaemonReport>) -> impl Iterator<Item = String> {
     settings.into_iter().chain(config)
 }
 
+/// The access tokens, a paragraph each.
+fn access_tokens(daemon: Option<&DaemonReport>, now: Timestamp) -> impl Iterator<Item = String> {
+    daemon.into_iter().flat_map(|daemon| &daemon.access_tokens).map(move |report| {
+        let problem = report.last_error.as_ref().map(|why| format!("\n  {}", printable(why))).unwrap_or_default();
+        format!("\naccess token for {}: {}{problem}\n", report.server, access_line(report, now))
+    })
+}
+
 /// How the runners are shown.
 struct View {
     filter: RowFilter,
@@ -175,7 +184,8 @@ impl View {
                 table_with_next(|| runners.iter(), now, screen).collect()
             }
         };
-        let after = || sentences(runners).chain(not_in_force(report.daemon.as_ref()));
+        let daemon = report.daemon.as_ref();
+        let after = || sentences(runners).chain(access_tokens(daemon, now)).chain(not_in_force(daemon));
         context.reporter.status(report, || table().into_iter().chain(after()));
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::access_tokens::{AccessTokens, SettingsFeed};
 use super::disk_watch::watch_disk;
 use super::settings_files::SettingsFiles;
 use super::store_watch::open_at_start;
@@ -20,7 +21,7 @@ use crate::engine::{Config, Engine};
 use crate::files::{ReadLimit, limit_reads, spawn_file_task};
 use crate::gitlab::{self, Client, Observer};
 use crate::model::RunnerKey;
-use crate::ops::{self, RegistrationSource, SoleCopies};
+use crate::ops::{self, RegistrationSource, ServerAccess, SoleCopies, StoredAccessToken};
 use crate::settings::{self, Environment, Overrides, Settings};
 use crate::sharing;
 use crate::signals::{Signal, Signals, has_end_arrived};
@@ -69,6 +70,7 @@ pub enum PassOutcome {
 pub struct Assembly {
     config: Config,
     parts: Parts<Client, Store, SystemClock>,
+    client: Client,
     store: Store,
     status_server: StatusServerConfig,
     instance_id: String,
@@ -141,18 +143,20 @@ impl Assembly {
             (files, config, watch, settings::instance_id(&config_path))
         }))
         .await;
-        let engine = Engine::open(store.clone(), Client::new(gitlab), settings::this_program()).await?;
+        let client = Client::new(gitlab);
+        let engine = Engine::open(store.clone(), client.clone(), settings::this_program()).await?;
         engine.ops.share_in(open_at_start(&config).await?);
         let parts = Parts {
             engine,
             heartbeat: Heartbeat::new(),
             reload: files.reload(watch.as_ref().and_then(Watch::watcher)),
             watch,
+            feed: SettingsFeed::default(),
             request_timeout,
             registry: StatusRegistry::default(),
             counters,
         };
-        Ok(Self { config, parts, store, status_server, instance_id, _instance: instance })
+        Ok(Self { config, parts, client, store, status_server, instance_id, _instance: instance })
     }
 
     /// Runs until a signal ends it.
@@ -160,7 +164,7 @@ impl Assembly {
     /// # Errors
     /// [`StartError`] if the status server or the first inventory fails.
     pub async fn serve(self, signals: &mut Signals) -> Result<ShutdownOutcome, StartError> {
-        let Self { config, parts, store, status_server, instance_id, _instance } = self;
+        let Self { config, parts, client, store, status_server, instance_id, _instance } = self;
         let status_server = StatusServer::listen(&status_server).await?;
         let (notices, inbox) = mpsc::unbounded_channel();
         let (heartbeat, registry) = (parts.heartbeat.clone(), parts.registry.clone());
@@ -171,11 +175,13 @@ impl Assembly {
         let sources = Sources { instance_id, registry: registry.clone(), counters: parts.counters.clone(), is_alive };
         let phases = registry.phases();
         let sole_copies = parts.engine.ops.sole_copies().clone();
+        let (access_tokens, in_force) = (access_tokens(&parts, client, &store), parts.feed.subscribe());
         let is_well = || heartbeat.is_alive() && registry.stuck_because().is_none();
         let outcome = tokio::select! {
             outcome = supervisor::run(config, parts, inbox) => outcome.map_err(StartError::from),
             never = forward_signals(signals, &notices) => match never {},
             never = report_phases(phases) => match never {},
+            never = access_tokens.keep(in_force) => match never {},
             never = watch_disk(&store, &sole_copies, &registry) => match never {},
             never = report_status(&registry) => match never {},
             never = status_server.serve(sources) => match never {},
@@ -199,7 +205,12 @@ impl Assembly {
         let (grace, request_timeout) = (self.config.shutdown.grace, self.parts.request_timeout);
         let sole_copies = self.parts.engine.ops.sole_copies().clone();
         let outcome = {
-            let mut pass = pin!(once(self.config, self.parts));
+            let (access, config) = (access_tokens(&self.parts, self.client, &self.store), self.config.clone());
+            let pass = async {
+                let (runners, ()) = tokio::join!(once(self.config, self.parts), access.pass_once(&config));
+                runners
+            };
+            let mut pass = pin!(pass);
             tokio::select! {
                 biased;
                 reports = &mut pass => reports.map(PassOutcome::Complete),
@@ -213,6 +224,25 @@ impl Assembly {
         // A cancelled operation may still be writing a new token.
         systemd::notify_stopping_during(drain(&self.store, signals)).await;
         Ok(outcome?)
+    }
+}
+
+/// What keeps the access tokens.
+fn access_tokens(
+    parts: &Parts<Client, Store, SystemClock>,
+    client: Client,
+    store: &Store,
+) -> AccessTokens<Client, SystemClock, impl Fn(&ServerAccess) -> StoredAccessToken + 'static> {
+    let store = store.clone();
+    let ops = &parts.engine.ops;
+    AccessTokens {
+        server: client,
+        clock: SystemClock,
+        disk_of: move |access: &ServerAccess| StoredAccessToken::of(store.clone(), access),
+        copies: ops.sole_copies().clone(),
+        uses: ops.access_uses().clone(),
+        registry: parts.registry.clone(),
+        counters: parts.counters.clone(),
     }
 }
 

@@ -114,10 +114,20 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             );
         }
         while self.sole_copies().under_way() > 0 {
-            let Ok(ended) = timeout_at(deadline, self.roster.ended()).await else {
+            let copies = self.sole_copies().clone();
+            let ended = async {
+                tokio::select! {
+                    biased;
+                    ended = self.roster.ended() => Some(ended),
+                    // That of an access token is no runner's.
+                    () = copies.finished() => None,
+                }
+            };
+            let Ok(ended) = timeout_at(deadline, ended).await else {
                 tracing::error!("no answer came in time: the next start finds out what became of the tokens");
                 return ShutdownOutcome::Unfinished;
             };
+            let Some(ended) = ended else { break };
             match (ended, mode) {
                 (Ended::Driver(driver), StopMode::ByPolicy) if wants_unregistration(&self.config, &driver) => {
                     tracing::error!(runner = driver.runner.label(), "not unregistered: the grace time is over");

@@ -20,7 +20,7 @@ use super::settings_reader::{Cause, SettingsReader};
 use super::shutdown::{ShutdownOutcome, StopMode};
 use super::store_watch::{StoreEvent, StoreWatch};
 use super::worker::{FileState, Secrets, UnregisteredElsewhere, Worker};
-use super::{Changed, Heartbeat, Notice, Notices, Parts, Shared, Watch};
+use super::{Changed, Heartbeat, Notice, Notices, Parts, SettingsFeed, Shared, Watch};
 use crate::clock::Clock;
 use crate::engine::{Config, Driver, Inventory, ManagedRunner, RotateFound, take_inventory};
 use crate::error_chain::chain;
@@ -59,9 +59,9 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
     parts: Parts<S, D, C>,
     mut notices: Notices,
 ) -> Result<ShutdownOutcome, Error> {
-    let Parts { engine, watch, heartbeat, reload, request_timeout, registry, counters } = parts;
+    let Parts { engine, watch, heartbeat, feed, reload, request_timeout, registry, counters } = parts;
     let shared = Rc::new(Shared::new(engine, registry, counters));
-    let files = FilesOutside { watch, settings: SettingsReader::new(reload) };
+    let files = FilesOutside { watch, settings: SettingsReader::new(reload), feed };
     let mut supervisor = Supervisor::new(shared, config, files, heartbeat);
     let heartbeat = supervisor.heartbeat.clone();
     tokio::select! {
@@ -144,6 +144,8 @@ enum Event {
 struct FilesOutside {
     watch: Option<Watch>,
     settings: SettingsReader,
+    /// For those outside who follow the settings and the files that they name.
+    feed: SettingsFeed,
 }
 
 pub(super) struct Supervisor<S, D, C> {
@@ -230,6 +232,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             has_new_settings: false,
             announced_found: None,
         };
+        supervisor.files.feed.publish(&supervisor.config);
         supervisor.expect_enrolled();
         supervisor
     }

@@ -52,6 +52,7 @@ impl DaemonFixture {
             heartbeat: Heartbeat::every(secs(3600)),
             registry: StatusRegistry::default(),
             counters: Counters::new(),
+            feed: SettingsFeed::default(),
             reload: Box::new(|| Box::pin(ready(Err("invalid".to_owned())))),
         }
     }

@@ -224,8 +224,8 @@ pub fn state(record: &AccessRecord, is_pending: bool, now: Timestamp) -> AccessT
 }
 
 /// The server accepts the token.
-pub fn accepted(record: &mut AccessRecord, facts: AccessTokenFacts, now: Timestamp, last_use: Option<Timestamp>) {
-    let own_use = record.asked_at.max(last_use);
+pub fn accepted(record: &mut AccessRecord, facts: AccessTokenFacts, now: Timestamp) {
+    let own_use = record.asked_at.max(record.last_use);
     if let (Some(used_at), Some(own_use)) = (facts.last_used_at, own_use) {
         // The question itself is a use.
         let is_elsewhere = used_at > own_use.plus(USE_SLACK) && used_at < now.minus(USE_SLACK);
@@ -380,7 +380,8 @@ mod tests {
         let mut ask = |now: &str, used_at: &str, last_use: Option<&str>| {
             let facts =
                 AccessTokenFacts { last_used_at: Some(at(used_at)), ..facts("2026-01-01T00:00:00Z", "2026-04-01") };
-            accepted(&mut record, facts, at(now), last_use.map(at));
+            record.last_use = last_use.map(at).or(record.last_use);
+            accepted(&mut record, facts, at(now));
             obstacle(&record, &rotating())
         };
         assert_eq!(ask("2026-02-01T00:00:00Z", "2026-01-20T00:00:00Z", None), None);

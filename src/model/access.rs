@@ -76,6 +76,17 @@ named_enum! {
     else Unknown
 }
 
+impl AccessTokenState {
+    /// Whether a person has to act.
+    #[must_use]
+    pub const fn needs_person(self) -> bool {
+        match self {
+            Self::NotRenewable | Self::Refused | Self::Lost | Self::Unreadable => true,
+            Self::Unknown | Self::Active | Self::Expiring | Self::Uncertain => false,
+        }
+    }
+}
+
 /// One access token, for users and scripts. Never contains it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessTokenReport {
@@ -131,6 +142,8 @@ pub struct AccessRecord {
     pub rotations: u64,
     /// Server time of the last one.
     pub rotated_at: Option<Timestamp>,
+    /// Server time of the last use by this agent, but for questions.
+    pub last_use: Option<Timestamp>,
     /// How often a use from elsewhere was seen.
     pub uses_elsewhere: u32,
 }

@@ -7,7 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::{
-    Action, RotationRule, RunnerId, ServerUrl, ShareName, StateName, Step, StopAction, Timestamp, VerifyOutcome, Why,
+    AccessTokenReport, Action, RotationRule, RunnerId, ServerUrl, ShareName, StateName, Step, StopAction, Timestamp,
+    VerifyOutcome, Why,
 };
 use crate::secret::Fingerprint;
 
@@ -47,6 +48,9 @@ pub struct DaemonReport {
     pub reloads_begun: u64,
     /// How many of them are done, whatever their result.
     pub reloads_done: u64,
+    /// The access tokens of `[[server]]`, by server.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub access_tokens: Vec<AccessTokenReport>,
 }
 
 /// One runner, for users and scripts. Never contains a token.

@@ -20,6 +20,7 @@ mod explorer;
 mod memory;
 #[cfg(test)]
 mod tests;
+mod uses;
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -29,11 +30,13 @@ use super::{AccessServer, AccessToken, Failure, ServerAccess, SoleCopies};
 use crate::gitlab::{Answer, Disposition, Reason, RotatedAccessToken};
 use crate::lifecycle::access::{self as rules, Settled};
 use crate::lifecycle::{AccessKeeping, AccessObstacle, UsedElsewhere};
-use crate::model::{AccessRecord, AccessTokenFacts, Expiry, ServerUrl, Timestamp};
+use crate::model::{AccessRecord, AccessTokenFacts, Expiry, Timestamp};
 use crate::secret::{Digest, Fingerprint, SourceError, Token};
 use crate::store::{self, AccessMark, AskedBy, Intent, JournalAnswer, JournalOperation, Pending};
 
 pub use disk::{AccessDisk, StoredAccessToken};
+pub(super) use uses::AccessUse;
+pub use uses::AccessUses;
 
 /// Keeps the access token of one server.
 #[derive(Debug)]
@@ -43,6 +46,7 @@ pub struct AccessKeeper<S, D> {
     access: ServerAccess,
     asked_by: AskedBy,
     copies: SoleCopies,
+    uses: AccessUses,
     /// How many passes in a row were not answered.
     failures: Cell<u32>,
     /// An answer that neither the journal nor the record holds yet.
@@ -165,6 +169,24 @@ pub enum AccessError {
     Stopping,
 }
 
+impl AccessError {
+    /// The remedy, unless the message already contains it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Disk(error) => error.hint(),
+            Self::Asking(failure) | Self::Rotating(failure) => failure.hint.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Whether the server refuses the token.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Asking(failure) if is_refusal(failure))
+    }
+}
+
 /// A pass under way.
 struct Work {
     record: AccessRecord,
@@ -174,14 +196,22 @@ struct Work {
 }
 
 impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
-    /// A keeper by these ports. A stop waits for an answer that `copies` counts.
-    pub fn new(server: S, disk: D, access: ServerAccess, asked_by: AskedBy, copies: SoleCopies) -> Self {
+    /// A keeper by these ports. A stop waits for an answer that `copies` counts, and a rotation for the calls that `uses`
+    /// counts.
+    pub fn new(
+        server: S,
+        disk: D,
+        access: ServerAccess,
+        asked_by: AskedBy,
+        (copies, uses): (SoleCopies, AccessUses),
+    ) -> Self {
         Self {
             server,
             disk,
             access,
             asked_by,
             copies,
+            uses,
             failures: Cell::new(0),
             unsaved: RefCell::default(),
             refused_found: RefCell::default(),
@@ -190,14 +220,14 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
         }
     }
 
-    /// The server whose access token it is.
-    pub fn url(&self) -> &ServerUrl {
-        &self.access.url
+    /// The token that is kept, and how.
+    pub fn access(&self) -> &ServerAccess {
+        &self.access
     }
 
-    /// How it is kept.
-    pub fn keeping(&self) -> &AccessKeeping {
-        &self.access.keeping
+    /// Whether a new token is in memory alone. The next pass stores it.
+    pub fn has_unsaved(&self) -> bool {
+        self.unsaved.borrow().is_some()
     }
 
     /// Looks at the file, asks the server, and rotates the token if it is due. Not cancel safe once a rotation is sent:
@@ -210,6 +240,16 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
         let wait = self.wait(&record, error.as_ref(), now);
         let obstacle = rules::obstacle(&record, &self.access.keeping);
         AccessPass { record, is_pending, events, error, obstacle, now, wait }
+    }
+
+    /// Remembers when this process has last used the token: after a restart, that use is not taken for one from elsewhere.
+    ///
+    /// # Errors
+    /// As [`AccessDisk::record`] and [`AccessDisk::save`].
+    pub async fn note_use(&self, last_use: Timestamp) -> Result<(), AccessError> {
+        let _lock = self.disk.lock().await?;
+        let record = self.disk.record().await?;
+        Ok(self.disk.save(AccessRecord { last_use: record.last_use.max(Some(last_use)), ..record }).await?)
     }
 
     fn wait(&self, record: &AccessRecord, error: Option<&AccessError>, now: Timestamp) -> Duration {
@@ -244,7 +284,8 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
         match self.ask(&token).await {
             Ok(Answer { value, date, .. }) => {
                 work.now = date.unwrap_or(moment.now);
-                self.accept(work, value, sent_at, moment.last_use).await?;
+                work.record.last_use = work.record.last_use.max(moment.last_use);
+                self.accept(work, value, sent_at).await?;
             }
             Err(failure) => return self.refuse(work, failure, sent_at).await,
         }
@@ -430,10 +471,9 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
         work: &mut Work,
         facts: AccessTokenFacts,
         sent_at: Option<Timestamp>,
-        last_use: Option<Timestamp>,
     ) -> Result<(), AccessError> {
         let settled = sent_at.map(|sent_at| rules::settled(&work.record, sent_at, work.now, true));
-        rules::accepted(&mut work.record, facts, work.now, last_use);
+        rules::accepted(&mut work.record, facts, work.now);
         self.disk.save(work.record.clone()).await?;
         match settled {
             None | Some(Settled::Lost) => Ok(()),
@@ -507,6 +547,8 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
     }
 
     async fn rotate(&self, work: &mut Work, token: &Token) -> Result<(), AccessError> {
+        // Calls of this process with the old token end first.
+        let pause = self.uses.pause(&self.access.url).await;
         let copy = self.copies.begin().ok_or(AccessError::Stopping)?;
         self.disk.probe().await?;
         let digest = token.digest();
@@ -538,11 +580,13 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
                 if !self.finish(work, &intent, &answer).await? {
                     return Ok(());
                 }
+                pause.changes_over(digest, &value.token);
+                drop(pause);
                 work.record.facts = value.facts;
                 // The end of a rotation: the server knows the new one.
                 let answer = self.ask_new(&value.token).await?;
                 work.now = answer.date.unwrap_or(work.now);
-                rules::accepted(&mut work.record, answer.value, work.now, None);
+                rules::accepted(&mut work.record, answer.value, work.now);
                 Ok(self.disk.save(work.record.clone()).await?)
             }
             Err(failure) => self.not_rotated(work, digest, failure).await,

@@ -22,7 +22,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
     pub async fn other_machine(&self, runner: &Runner, access: &AccessToken, now: Timestamp) -> Option<String> {
         let id = runner.record.id?;
         let _place = self.place(&runner.site).await;
-        match self.server.managers(&runner.site.url, id, access).await {
+        let access = self.with_access(runner, access).await;
+        match self.server.managers(&runner.site.url, id, &access).await {
             Ok(answer) => {
                 let since = window_start(runner, now);
                 let is_seen = |manager: &Manager| manager.contacted_at.is_some_and(|at| at > since);
@@ -47,11 +48,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let _place = self.place(&runner.site).await;
         let own = self.identity.system_id.as_str();
         let is_own = |manager: &Manager| manager.system_id.as_deref() == Some(own);
-        let managers = self.server.managers(&runner.site.url, id, access).await;
+        let access = self.with_access(runner, access).await;
+        let managers = self.server.managers(&runner.site.url, id, &access).await;
         if managers.is_ok_and(|answer| answer.value.iter().any(is_own)) {
             return true;
         }
-        let description = self.server.description(&runner.site.url, id, access).await;
+        let description = self.server.description(&runner.site.url, id, &access).await;
         let name = runner.record.name.as_ref();
         description.is_ok_and(|answer| answer.value.is_some() && answer.value.as_ref() == name)
     }

@@ -204,6 +204,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let answer = match &enrollment.source {
             RegistrationSource::Created(creation) => {
                 let access = AccessToken { token: token.clone(), tls: creation.tls.clone() };
+                let access = self.with_access(runner, &access).await;
                 self.server.create(&runner.site.url, &access, &creation.request(&parameters)).await
             }
             RegistrationSource::V1(_) => self.server.register_v1(&site, &token, &parameters).await,

@@ -269,7 +269,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
         access_token: Option<&AccessToken>,
     ) -> Result<Answer<Reset>, Failure> {
         match (access_token, runner.record.id) {
-            (Some(access), Some(id)) => self.server.reset_by_id(&runner.site.url, id, access).await,
+            (Some(access), Some(id)) => {
+                let access = self.with_access(runner, access).await;
+                self.server.reset_by_id(&runner.site.url, id, &access).await
+            }
             _ => self.server.reset(&runner.site, old, &self.identity.system_id).await,
         }
     }

@@ -144,8 +144,19 @@ impl Source {
         }
     }
 
-    /// What it is, for messages.
-    fn origin(&self) -> String {
+    /// The path of its file, or the name of its credential or variable.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self {
+            Self::File(path) => shown(path),
+            Self::Credential { name, .. } => name.clone(),
+            Self::Value { origin, .. } => origin.rsplit(' ').next().unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// What it is, for messages: "the file `…`".
+    #[must_use]
+    pub fn origin(&self) -> String {
         match self {
             Self::File(path) => format!("the file `{}`", shown(path)),
             Self::Credential { name, .. } => format!("the systemd credential `{name}`"),

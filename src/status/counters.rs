@@ -5,7 +5,7 @@ use std::time::Duration;
 use prometheus::core::Collector;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 
-use crate::model::named_enum;
+use crate::model::{ServerUrl, named_enum};
 
 named_enum! {
     /// The result of an operation.
@@ -46,12 +46,17 @@ pub struct Counters {
     registrations: IntCounterVec,
     recoveries: IntCounterVec,
     config_writes: IntCounterVec,
+    access_rotations: IntCounterVec,
     requests: IntCounterVec,
     durations: HistogramVec,
 }
 
 /// The upper bounds of the request histogram in seconds, from a nearby server to the request timeout.
 const DURATION_BUCKETS: [f64; 9] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// What can become of a rotation of an access token.
+const ACCESS_OUTCOMES: [OperationOutcome; 4] =
+    [OperationOutcome::Done, OperationOutcome::Refused, OperationOutcome::Lost, OperationOutcome::Failed];
 
 impl Counters {
     /// Creates counters at zero. Every outcome has a series from the start, so the first event is an increase.
@@ -73,6 +78,12 @@ impl Counters {
         for outcome in [OperationOutcome::Done, OperationOutcome::Failed] {
             let _zero = config_writes.with_label_values(&[outcome.as_str()]);
         }
+        let access_rotations = counter(
+            &registry,
+            "runner_agent_access_token_rotations_total",
+            "Rotations of the access token of a server.",
+            &["server", "outcome"],
+        );
         let requests = counter(
             &registry,
             "runner_agent_api_requests_total",
@@ -85,7 +96,7 @@ impl Counters {
         );
         let durations =
             registered(&registry, HistogramVec::new(duration.buckets(DURATION_BUCKETS.to_vec()), &["endpoint"]));
-        Self { registry, rotations, registrations, recoveries, config_writes, requests, durations }
+        Self { registry, rotations, registrations, recoveries, config_writes, access_rotations, requests, durations }
     }
 
     /// Counts an operation.
@@ -102,6 +113,18 @@ impl Counters {
     pub fn count_config_write(&self, is_written: bool) {
         let outcome = if is_written { OperationOutcome::Done } else { OperationOutcome::Failed };
         self.config_writes.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    /// Gives a server whose access token is rotated its series.
+    pub fn expect_access_rotations(&self, server: &ServerUrl) {
+        for outcome in ACCESS_OUTCOMES {
+            let _zero = self.access_rotations.with_label_values(&[server.as_str(), outcome.as_str()]);
+        }
+    }
+
+    /// Counts a rotation of a server's access token.
+    pub fn count_access_rotation(&self, server: &ServerUrl, outcome: OperationOutcome) {
+        self.access_rotations.with_label_values(&[server.as_str(), outcome.as_str()]).inc();
     }
 
     /// Counts a request. Both labels have a fixed set of values.

@@ -14,7 +14,7 @@ use super::counters::Counters;
 use super::pages::{PAGE, Page, PageError};
 use super::registry::{RunnerStatus, StatusRegistry};
 use crate::clock::Reading;
-use crate::model::{StateName, Timestamp};
+use crate::model::{AccessTokenReport, StateName, Timestamp};
 
 /// The content type.
 pub(super) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -199,6 +199,14 @@ impl Pages {
             skews.collect(),
         )));
         let daemon = self.registry.daemon();
+        let expiry = |report: &AccessTokenReport| {
+            Some(gauge([label("server", report.server.as_str())], seconds(report.expires_at?)))
+        };
+        families.push(present(family(
+            "access_token_expiry_timestamp_seconds",
+            "Server time at which the access token of a server expires; absent if it does not, or is not known.",
+            daemon.access_tokens.iter().filter_map(expiry).collect(),
+        )));
         let in_force = |error: Option<String>| vec![gauge(None, f64::from(u8::from(error.is_none())))];
         families.push(present(family(
             "settings_in_force",

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::{Reading, ServerTime};
-use crate::model::{DaemonReport, RunnerId, RunnerKey, RunnerReport, ServerUrl, Timestamp};
+use crate::model::{AccessTokenReport, DaemonReport, RunnerId, RunnerKey, RunnerReport, ServerUrl, Timestamp};
 
 /// The status of one runner; never holds a token.
 #[derive(Clone, Debug)]
@@ -89,6 +89,7 @@ struct RegistryState {
     phase: Phase,
     file_work: FileWork,
     daemon: DaemonReport,
+    access_tokens: BTreeMap<ServerUrl, AccessTokenReport>,
     phase_subscribers: Vec<mpsc::UnboundedSender<Phase>>,
     /// The enrolled runners.
     expected: Vec<RunnerKey>,
@@ -145,10 +146,24 @@ impl StatusRegistry {
         daemon.reloads_done = daemon.reloads_begun;
     }
 
+    /// Sets what is known of the access token of a server.
+    pub fn report_access_token(&self, report: AccessTokenReport) {
+        self.state().access_tokens.insert(report.server.clone(), report);
+        self.changes.send_replace(());
+    }
+
+    /// The settings have no access token for a server any more.
+    pub fn forget_access_token(&self, server: &ServerUrl) {
+        self.state().access_tokens.remove(server);
+        self.changes.send_replace(());
+    }
+
     /// The daemon as `/status` reports it.
     #[must_use]
     pub fn daemon(&self) -> DaemonReport {
-        DaemonReport { version: env!("CARGO_PKG_VERSION").to_owned(), ..self.state().daemon.clone() }
+        let state = self.state();
+        let access_tokens = state.access_tokens.values().cloned().collect();
+        DaemonReport { version: env!("CARGO_PKG_VERSION").to_owned(), access_tokens, ..state.daemon.clone() }
     }
 
     /// Why only a new process could help, in one sentence; `None` if this one can go on.
@@ -297,6 +312,10 @@ impl StatusRegistry {
             let more = if not_ready > 1 { format!(" (and {} more)", not_ready - 1) } else { String::new() };
             clauses.push(format!("{}: {why}{more}", name.as_deref().unwrap_or_default()));
         }
+        clauses.extend(state.access_tokens.values().filter_map(|report| {
+            let why = report.last_error.as_ref().filter(|_| report.state.needs_person())?;
+            Some(format!("access token for {}: {why}", report.server))
+        }));
         clauses.extend(state.next_rotation(reading));
         clauses.join("; ")
     }

@@ -276,13 +276,15 @@ struct StoredAccess {
     declined: Option<String>,
     rotations: u64,
     rotated_at: Option<Timestamp>,
+    #[serde(default)]
+    last_use: Option<Timestamp>,
     uses_elsewhere: u32,
 }
 
 impl From<AccessRecord> for StoredAccess {
     fn from(record: AccessRecord) -> Self {
         let AccessRecord { token, facts, asked_at, refused_at, is_unsupported, spent, .. } = record;
-        let AccessRecord { lost_at, declined, rotations, rotated_at, uses_elsewhere, .. } = record;
+        let AccessRecord { lost_at, declined, rotations, rotated_at, last_use, uses_elsewhere, .. } = record;
         Self {
             schema: SCHEMA,
             token,
@@ -295,6 +297,7 @@ impl From<AccessRecord> for StoredAccess {
             declined,
             rotations,
             rotated_at,
+            last_use,
             uses_elsewhere,
         }
     }
@@ -303,7 +306,7 @@ impl From<AccessRecord> for StoredAccess {
 impl From<StoredAccess> for AccessRecord {
     fn from(stored: StoredAccess) -> Self {
         let StoredAccess { token, facts, asked_at, refused_at, is_unsupported, spent, .. } = stored;
-        let StoredAccess { lost_at, declined, rotations, rotated_at, uses_elsewhere, .. } = stored;
+        let StoredAccess { lost_at, declined, rotations, rotated_at, last_use, uses_elsewhere, .. } = stored;
         Self {
             token,
             facts,
@@ -315,6 +318,7 @@ impl From<StoredAccess> for AccessRecord {
             declined,
             rotations,
             rotated_at,
+            last_use,
             uses_elsewhere,
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Tokens live for seconds; the tests assert the order and number of events.
 
+mod access_tokens;
 mod changes;
 mod containers;
 mod crashes;

@@ -28,6 +28,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             self.take_settings(config);
         }
         self.shared.engine.ops.forget_tls();
+        self.files.feed.reloaded();
         self.store_watch.open(&self.config, self.shared.engine.ops.shares().as_ref(), true);
         self.config_changed(FileState::Still, UnregisteredElsewhere::RegisterAgain);
         self.roster.tell_all(&RunnerCommand::TryAgain { asked_at });
@@ -51,6 +52,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     fn take_settings(&mut self, config: Config) {
         self.unregistered_elsewhere.retain(|key| config.enrollments.iter().any(|wanted| wanted.key == *key));
         self.config = Rc::new(config);
+        self.files.feed.publish(&self.config);
         self.has_new_settings = true;
         self.expect_enrolled();
         self.secrets = Rc::new(Secrets::read(&self.config, &self.secrets));
@@ -92,6 +94,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     pub(super) fn hand_out_secrets(&mut self) {
         self.secrets = Rc::new(Secrets::read(&self.config, &self.secrets));
         self.roster.tell_all(&RunnerCommand::SecretsChanged(Rc::clone(&self.secrets)));
+        self.files.feed.files_changed();
         self.store_watch.look_at_secrets(self.shared.engine.ops.shares().as_ref());
     }
 

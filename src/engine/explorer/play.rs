@@ -16,7 +16,7 @@ use super::command::{self, Command};
 use super::disk::{entry, url};
 use super::people::{Mistakes, People};
 use super::world::{Cause, Excuse, Holding, Intent, Kind, Port, State, Violation, World, entry_name, literal};
-use crate::daemon::{self, Changed, Heartbeat, Notice, Parts, Watch};
+use crate::daemon::{self, Changed, Heartbeat, Notice, Parts, SettingsFeed, Watch};
 use crate::engine::{Config, Engine, Policy, PolicySelector, RotateFound, Unregister};
 use crate::gitlab::fleet::NewRunnerOwner;
 use crate::gitlab::{Info, RegisterParameters};
@@ -342,6 +342,7 @@ impl Player {
         let (changes, changed) = mpsc::unbounded_channel();
         let world = self.world.clone();
         let parts = Parts {
+            feed: SettingsFeed::default(),
             engine: engine(&port),
             watch: Some(Watch::of_test(changed)),
             heartbeat: Heartbeat::every(Duration::from_secs(100_000)),

@@ -1,9 +1,12 @@
 //! The port to the disk of an access token.
 
-use crate::secret::{Digest, Source, SourceError, Token, TokenPurpose};
-use crate::store::{self, AccessFile, AccessLock, AccessMark, Intent, JournalAnswer, Pending};
+use std::path::PathBuf;
 
-use crate::model::AccessRecord;
+use crate::secret::{Digest, Source, SourceError, Token, TokenPurpose};
+use crate::store::{self, AccessFile, AccessLock, AccessMark, Intent, JournalAnswer, Pending, Store};
+
+use crate::model::{AccessRecord, RunnerKey};
+use crate::ops::ServerAccess;
 
 type Stored<T> = Result<T, store::Error>;
 
@@ -42,6 +45,18 @@ impl StoredAccessToken {
     #[must_use]
     pub fn new(source: Source, file: AccessFile) -> Self {
         Self { source, file }
+    }
+
+    /// The access token of a server, kept in this store.
+    #[must_use]
+    pub fn of(store: Store, access: &ServerAccess) -> Self {
+        let source = access.access_token.clone();
+        let path = match &source {
+            Source::File(path) => path.clone(),
+            // Nothing is written there.
+            Source::Credential { .. } | Source::Value { .. } => PathBuf::new(),
+        };
+        Self::new(source, AccessFile::new(store, path, RunnerKey::access_token(&access.url)))
     }
 
     fn is_file(&self) -> bool {

@@ -15,7 +15,7 @@ use super::{AccessDisk, AccessKeeper, AccessMoment, AccessPass, AccessWish};
 use crate::gitlab::{Answer, Disposition, Reason, RotatedAccessToken};
 use crate::lifecycle::AccessKeeping;
 use crate::model::{AccessRecord, AccessTokenFacts, AccessTokenOwner, RunnerKey, ServerUrl, Timestamp, TlsFiles};
-use crate::ops::{AccessServer, AccessToken, Failure, ServerAccess, SoleCopies};
+use crate::ops::{AccessServer, AccessToken, Failure, ServerAccess};
 use crate::secret::{Digest, Source, SourceError, Token, TokenError};
 use crate::store::{self, AccessMark, AskedBy, Intent, JournalAnswer, Pending};
 
@@ -462,7 +462,7 @@ pub(super) fn keeper(machine: &Machine) -> Keeper {
     let keeping = AccessKeeping { rotate: true, life: Some(90 * DAY), ..AccessKeeping::default() };
     let access =
         ServerAccess { url: url(), access_token: Source::File("token".into()), tls: TlsFiles::default(), keeping };
-    AccessKeeper::new(machine.world.clone(), machine.clone(), access, AskedBy::Daemon, SoleCopies::default())
+    AccessKeeper::new(machine.world.clone(), machine.clone(), access, AskedBy::Daemon, Default::default())
 }
 
 /// A pass that can be held, resumed and killed.

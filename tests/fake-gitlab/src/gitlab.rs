@@ -6,7 +6,7 @@ use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use jiff::civil::Date;
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Span, Timestamp};
 
 use crate::http::server::Server;
 use crate::http::tls::Tls;
@@ -381,6 +381,12 @@ impl Gitlab {
     pub fn use_access_token(&self, text: &str) {
         let now = self.now();
         self.change_access_token(text, |token| token.last_used_at = Some(now));
+    }
+
+    /// The day that lies this many days ahead.
+    #[must_use]
+    pub fn day_in(&self, days: i32) -> Date {
+        day_of(self.now()).checked_add(Span::new().days(days)).expect("a day of the calendar")
     }
 
     /// Limits the life of access tokens, in days; `None` for no limit, and then they need no expiry.

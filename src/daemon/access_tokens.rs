@@ -1,0 +1,260 @@
+//! Keeps the access tokens of `[[server]]`: a task for each asks about it at the start, daily, at a reload and once its file
+//! has changed, and rotates it when that is due. No runner waits for it.
+
+mod access_log;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::sleep;
+
+use crate::clock::{Clock, ServerTime};
+use crate::engine::Config;
+use crate::error_chain::chain;
+use crate::model::{ServerUrl, Timestamp};
+use crate::ops::{
+    AccessDisk, AccessKeeper, AccessMoment, AccessPass, AccessServer, AccessUses, AccessWish, ServerAccess, SoleCopies,
+};
+use crate::secret::{Digest, Source};
+use crate::status::{Counters, StatusRegistry};
+use crate::store::AskedBy;
+
+use access_log::{AccessLog, outcome_of};
+
+/// The shortest rest between two passes.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest sleep of a rest: a suspended machine is late by no more.
+const NAP: Duration = Duration::from_secs(3600);
+
+/// How long uses are collected before the last one is remembered on the disk.
+const COLLECT: Duration = Duration::from_secs(30);
+
+/// The settings in force, for those who follow them.
+#[derive(Debug, Default)]
+pub struct SettingsFeed(watch::Sender<InForce>);
+
+/// The settings in force, and what was asked for since the start.
+#[derive(Clone, Debug, Default)]
+pub(super) struct InForce {
+    /// Absent until the daemon starts.
+    config: Option<Rc<Config>>,
+    reloads: u64,
+    file_changes: u64,
+}
+
+impl SettingsFeed {
+    /// These settings are in force.
+    pub(super) fn publish(&self, config: &Rc<Config>) {
+        self.0.send_modify(|in_force| in_force.config = Some(Rc::clone(config)));
+    }
+
+    /// A reload was asked for.
+    pub(super) fn reloaded(&self) {
+        self.0.send_modify(|in_force| in_force.reloads += 1);
+    }
+
+    /// A file that the settings name may have changed.
+    pub(super) fn files_changed(&self) {
+        self.0.send_modify(|in_force| in_force.file_changes += 1);
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<InForce> {
+        self.0.subscribe()
+    }
+}
+
+impl InForce {
+    fn access_to(&self, url: &ServerUrl) -> Option<ServerAccess> {
+        self.config.as_ref()?.access_to(url).cloned()
+    }
+}
+
+/// What keeps access tokens.
+pub(super) struct AccessTokens<S, C, M> {
+    pub(super) server: S,
+    pub(super) clock: C,
+    /// Makes the port to the disk of a server's token.
+    pub(super) disk_of: M,
+    pub(super) copies: SoleCopies,
+    pub(super) uses: AccessUses,
+    pub(super) registry: StatusRegistry,
+    pub(super) counters: Counters,
+}
+
+impl<S, C, M, D> AccessTokens<S, C, M>
+where
+    S: AccessServer + Clone,
+    C: Clock,
+    M: Fn(&ServerAccess) -> D + 'static,
+    D: AccessDisk,
+{
+    /// Keeps those of the settings in force, until the daemon has ended.
+    pub(super) async fn keep(self, settings: watch::Receiver<InForce>) -> Infallible {
+        let keeping = async move {
+            let this = Rc::new(self);
+            let mut followed = settings.clone();
+            let served: RefCell<BTreeMap<ServerUrl, ()>> = RefCell::default();
+            let mut tasks = JoinSet::new();
+            loop {
+                let config = followed.borrow_and_update().config.clone();
+                for server in config.iter().flat_map(|config| &config.servers) {
+                    if served.borrow_mut().insert(server.url.clone(), ()).is_none() {
+                        let (this, settings) = (Rc::clone(&this), settings.clone());
+                        let url = server.url.clone();
+                        tasks.spawn_local(async move {
+                            this.keep_one(&url, settings).await;
+                            url
+                        });
+                    }
+                }
+                tokio::select! {
+                    changed = followed.changed() => if changed.is_err() {
+                        // The daemon has ended, and drops this.
+                        return std::future::pending().await;
+                    },
+                    Some(ended) = tasks.join_next() => match ended {
+                        Ok(url) => drop(served.borrow_mut().remove(&url)),
+                        Err(error) => tracing::error!(%error, "an internal error has ended the work on an access token"),
+                    },
+                }
+            }
+        };
+        LocalSet::new().run_until(keeping).await
+    }
+
+    /// Keeps the token of one server until the settings have none.
+    async fn keep_one(&self, url: &ServerUrl, mut settings: watch::Receiver<InForce>) {
+        let mut time = ServerTime::from_local(self.clock.read());
+        let mut log = AccessLog::new(url.clone());
+        let mut present: Option<AccessKeeper<S, D>> = None;
+        loop {
+            let in_force = settings.borrow_and_update().clone();
+            let Some((config, access)) = in_force.config.clone().zip(in_force.access_to(url)) else {
+                return self.registry.forget_access_token(url);
+            };
+            let keeper = match present.take() {
+                // A new token that is in memory alone is stored first.
+                Some(keeper) if *keeper.access() == access || keeper.has_unsaved() => keeper,
+                Some(_) | None => self.keeper(access),
+            };
+            if keeper.access().keeping.rotate {
+                self.counters.expect_access_rotations(url);
+            }
+            let pass = self.pass(&keeper, &mut time, AccessWish::Keep).await;
+            let report = config.access_report(keeper.access(), &pass);
+            log.note(&pass, &report);
+            self.registry.report_access_token(report);
+            let due_at = time.now(self.clock.read()).plus(pass.wait.max(PAUSE));
+            let token = read_token(&keeper.access().access_token);
+            self.rest(&keeper, &mut settings, &in_force, token, (due_at, time)).await;
+            present = Some(keeper);
+        }
+    }
+
+    /// Makes one pass over every token of the settings.
+    pub(super) async fn pass_once(&self, config: &Config) {
+        for server in &config.servers {
+            let (keeper, mut time) = (self.keeper(server.clone()), ServerTime::from_local(self.clock.read()));
+            let pass = self.pass(&keeper, &mut time, AccessWish::Keep).await;
+            let report = config.access_report(server, &pass);
+            AccessLog::new(server.url.clone()).note(&pass, &report);
+        }
+    }
+
+    fn keeper(&self, access: ServerAccess) -> AccessKeeper<S, D> {
+        let disk = (self.disk_of)(&access);
+        let shared = (self.copies.clone(), self.uses.clone());
+        AccessKeeper::new(self.server.clone(), disk, access, AskedBy::Daemon, shared)
+    }
+
+    async fn pass(&self, keeper: &AccessKeeper<S, D>, time: &mut ServerTime, wish: AccessWish) -> AccessPass {
+        let url = &keeper.access().url;
+        let now = time.now(self.clock.read());
+        let last_use = self.uses.since_last(url).map(|since| now.minus(since));
+        let pass = keeper.pass(AccessMoment { now, last_use, wish }).await;
+        if pass.now != now {
+            *time = time.with_date(pass.now, self.clock.read());
+        }
+        if let Some(outcome) = outcome_of(&pass) {
+            self.counters.count_access_rotation(url, outcome);
+        }
+        pass
+    }
+
+    /// Waits until the next pass is due: by its time, by a reload, or because the file or the settings have changed.
+    async fn rest(
+        &self,
+        keeper: &AccessKeeper<S, D>,
+        settings: &mut watch::Receiver<InForce>,
+        in_force: &InForce,
+        token: Option<Digest>,
+        (due_at, time): (Timestamp, ServerTime),
+    ) {
+        let url = &keeper.access().url;
+        let mut collected = pin!(self.collect_uses(url));
+        loop {
+            let left = due_at.since(time.now(self.clock.read()));
+            if left.is_zero() {
+                return;
+            }
+            tokio::select! {
+                biased;
+                changed = settings.changed() => {
+                    if changed.is_err() {
+                        return std::future::pending().await;
+                    }
+                    let next = settings.borrow_and_update().clone();
+                    let access = keeper.access();
+                    let has_changed = next.access_to(url).as_ref() != Some(access)
+                        || next.reloads != in_force.reloads
+                        || read_token(&access.access_token) != token
+                        || !is_same_config(&next, in_force);
+                    if has_changed {
+                        return;
+                    }
+                }
+                // A stop waits for it.
+                () = self.copies.closed(), if keeper.has_unsaved() => return sleep(PAUSE).await,
+                () = &mut collected => {
+                    collected.set(self.collect_uses(url));
+                    let now = time.now(self.clock.read());
+                    if let Some(since) = self.uses.since_last(url)
+                        && let Err(error) = keeper.note_use(now.minus(since)).await
+                    {
+                        tracing::debug!(error = chain(&error), "cannot remember the use of an access token");
+                    }
+                }
+                () = sleep(left.min(NAP)) => {}
+            }
+        }
+    }
+
+    /// Waits for a use, and for those that follow soon.
+    async fn collect_uses(&self, url: &ServerUrl) {
+        let before = self.uses.since_last(url);
+        loop {
+            self.uses.used().await;
+            if self.uses.since_last(url).is_some_and(|since| before.is_none_or(|before| since < before)) {
+                return sleep(COLLECT).await;
+            }
+        }
+    }
+}
+
+fn is_same_config(one: &InForce, other: &InForce) -> bool {
+    match (&one.config, &other.config) {
+        (Some(one), Some(other)) => Rc::ptr_eq(one, other),
+        (one, other) => one.is_none() && other.is_none(),
+    }
+}
+
+fn read_token(source: &Source) -> Option<Digest> {
+    source.read().ok().map(|token| token.digest())
+}

@@ -1,0 +1,93 @@
+//! What is reported about an access token.
+
+use super::Config;
+use super::access_scopes::NeededScope;
+use crate::error_chain::chain;
+use crate::lifecycle::AccessObstacle;
+use crate::lifecycle::access as rules;
+use crate::model::{AccessTokenReport, AccessTokenState, Timestamp, format_span};
+use crate::ops::{AccessError, AccessPass, ServerAccess};
+use crate::secret::Token;
+
+impl Config {
+    /// The report about a server's access token after a pass.
+    #[must_use]
+    pub fn access_report(&self, server: &ServerAccess, pass: &AccessPass) -> AccessTokenReport {
+        let AccessPass { record, is_pending, error, obstacle, now, .. } = pass;
+        let facts = record.facts.as_ref();
+        let missing = facts.map(|facts| self.missing_scopes(server, &facts.scopes)).unwrap_or_default();
+        let state = match error {
+            Some(AccessError::Source(_)) => AccessTokenState::Unreadable,
+            _ => match rules::state(record, *is_pending, *now) {
+                AccessTokenState::Active | AccessTokenState::Expiring if is_obstructed(server, *obstacle) => {
+                    AccessTokenState::NotRenewable
+                }
+                state => state,
+            },
+        };
+        AccessTokenReport {
+            server: server.url.clone(),
+            source: server.access_token.label(),
+            state,
+            token_fingerprint: record.token.as_ref().map(Token::fingerprint),
+            name: facts.map(|facts| facts.name.clone()),
+            scopes: facts.map(|facts| facts.scopes.clone()),
+            missing_scopes: missing.iter().map(|scope| scope.as_str().to_owned()).collect(),
+            expires_at: facts.and_then(|facts| facts.expires_at),
+            next_rotation_at: facts.filter(|_| obstacle.is_none()).and_then(rules::rotation_at),
+            rotates: server.keeping.rotate,
+            rotations: record.rotations,
+            asked_at: record.asked_at,
+            last_error: problem(server, pass, &missing),
+        }
+    }
+}
+
+/// Whether a rotation that the settings ask for needs a person.
+fn is_obstructed(server: &ServerAccess, obstacle: Option<AccessObstacle>) -> bool {
+    let needs_person =
+        matches!(obstacle, Some(AccessObstacle::Spent | AccessObstacle::Scope | AccessObstacle::UsedElsewhere));
+    server.keeping.rotate && needs_person
+}
+
+/// Why a token needs a person, or could not be asked about or rotated, in one sentence.
+fn problem(server: &ServerAccess, pass: &AccessPass, missing: &[NeededScope]) -> Option<String> {
+    let AccessPass { record, error, obstacle, now, .. } = pass;
+    let expired_at = record.facts.as_ref().and_then(|facts| facts.expires_at).filter(|at| at <= now);
+    if let Some(error) = error {
+        let (text, place) = (chain(error), server.access_token.origin());
+        return Some(match (error.is_refusal(), expired_at) {
+            (true, Some(at)) => {
+                format!("it has expired on {}: make a new one in GitLab and put it into {place}", at.date())
+            }
+            (true, None) => format!(
+                "the server refuses it, because it is revoked or not one of this server's: put a valid access token into {place}"
+            ),
+            (false, _) => error.hint().map_or(text.clone(), |hint| format!("{text}: {hint}")),
+        });
+    }
+    if let Some(declined) = &record.declined {
+        return Some(format!("GitLab does not rotate it: {declined}"));
+    }
+    if let Some(obstacle) = obstacle.filter(|obstacle| is_obstructed(server, Some(*obstacle))) {
+        return Some(format!("it is not rotated: {}", obstacle.as_str()));
+    }
+    if let Some(first) = missing.first() {
+        let names: Vec<_> = missing.iter().map(|scope| format!("`{}`", scope.as_str())).collect();
+        return Some(format!("it lacks the scope {}: {}", names.join(", "), first.consequence()));
+    }
+    ending(server, pass)
+}
+
+/// That a token ends soon which nothing rotates.
+fn ending(server: &ServerAccess, AccessPass { record, obstacle, now, .. }: &AccessPass) -> Option<String> {
+    let facts = record.facts.as_ref()?;
+    let expires_at: Timestamp = facts.expires_at?;
+    rules::warning(facts, *now).filter(|_| obstacle.is_some())?;
+    let left = format_span(expires_at.since(*now));
+    Some(format!(
+        "it ends in {left}, on {}, and nothing rotates it: set `rotate = true`, or make a new one and put it into {}",
+        expires_at.date(),
+        server.access_token.origin()
+    ))
+}

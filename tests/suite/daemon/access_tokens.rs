@@ -1,0 +1,306 @@
+//! The daemon keeps the access token of a server.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use fake_gitlab::{Endpoint, Fault, Gitlab, NewAccessToken, NewRunner, Scope};
+use rustix::process::Signal;
+use test_support::{Output, Process, Sandbox};
+
+use super::sandbox;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A sandbox whose agent.toml rotates the access token in the file `access-token`, which lives 90 days.
+fn kept() -> (Sandbox, String) {
+    kept_with("rotate = true", "")
+}
+
+fn kept_with(keys: &str, settings: &str) -> (Sandbox, String) {
+    let sandbox = sandbox(Gitlab::builder());
+    let new = NewAccessToken::personal().scopes([Scope::Api]).expires_on(sandbox.gitlab.day_in(90));
+    let token = sandbox.gitlab.create_access_token(new);
+    sandbox.write_with_mode("access-token", &format!("{token}\n"), 0o600);
+    let keys = if keys.is_empty() { String::new() } else { format!(", {keys}") };
+    let server = format!(
+        "{settings}\n[[server]]\nurl = \"{}\"\naccess_token = {{ file = \"access-token\"{keys} }}\n",
+        sandbox.gitlab.url()
+    );
+    sandbox.write("agent.toml", &server);
+    (sandbox, token)
+}
+
+fn in_file(sandbox: &Sandbox) -> String {
+    sandbox.read("access-token").trim().to_owned()
+}
+
+/// Waits for an access token in the file that the server accepts, and that is not this one.
+fn wait_for_another(sandbox: &Sandbox, old: &str) -> String {
+    sandbox.wait("another access token in the file", |sandbox| {
+        let token = in_file(sandbox);
+        token != old && sandbox.gitlab.accepts_access_token(&token)
+    });
+    in_file(sandbox)
+}
+
+/// No rotation was sent twice with one token.
+fn assert_no_reuse(sandbox: &Sandbox, context: &str) {
+    for token in sandbox.gitlab.access_tokens().values() {
+        assert!(token.rotate_requests <= 1, "{context}: {} requests with token {}", token.rotate_requests, token.id);
+    }
+}
+
+fn status(sandbox: &Sandbox) -> Output {
+    sandbox.run(&["status"])
+}
+
+/// Makes the daemon look again, and waits until it has asked.
+fn look_again(sandbox: &Sandbox, daemon: &Process) {
+    let asked = sandbox.gitlab.requests_to(Endpoint::ShowAccessToken).len();
+    daemon.signal(Signal::HUP);
+    sandbox.wait_for_requests(Endpoint::ShowAccessToken, asked + 1);
+}
+
+#[test]
+fn a_token_with_a_third_of_its_life_left_is_rotated_and_its_runners_are_created_with_the_new_one() {
+    let (sandbox, old) = kept();
+    sandbox.gitlab.advance(61 * DAY);
+    let daemon = sandbox.start_serving();
+    let new = wait_for_another(&sandbox, &old);
+    let ends = format!("ends on {} ", sandbox.gitlab.day_in(90));
+    sandbox.wait("the end in status", |sandbox| status(sandbox).stdout.contains(&ends));
+    let shown = status(&sandbox).stdout;
+    assert!(
+        shown.contains(&format!("access token for {}: active, named `runner-agent`", sandbox.gitlab.url())),
+        "{shown}"
+    );
+    assert!(shown.contains("scopes api, ends on ") && shown.contains("rotates on "), "{shown}");
+    let enrollment = format!(
+        "[[enroll]]\nname = \"later\"\nurl = \"{}\"\ncreate = {{ runner_type = \"instance_type\" }}\n",
+        sandbox.gitlab.url()
+    );
+    sandbox.write("agent.toml", &(sandbox.read("agent.toml") + &enrollment));
+    daemon.signal(Signal::HUP);
+    sandbox.wait_for_registration();
+    let metrics = sandbox.run(&["status", "--output", "json"]);
+    assert!(
+        metrics.stdout.contains("\"rotations\": 1") || metrics.stdout.contains("\"rotations\":1"),
+        "{}",
+        metrics.stdout
+    );
+    let Output { stderr: log, .. } = daemon.stop(Signal::QUIT);
+    assert!(log.contains("the access token was rotated, and the file has the new one"), "{log}");
+    assert!(![&old, &new].iter().any(|token| log.contains(token.as_str())), "a token is in the log");
+    assert_no_reuse(&sandbox, &log);
+    let mode = fs::metadata(sandbox.path("access-token")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    assert_eq!(in_file(&sandbox), new);
+}
+
+#[test]
+fn runners_that_were_created_with_the_old_token_are_left_alone_by_a_rotation() {
+    let (sandbox, old) = kept();
+    let enrollment = format!(
+        "[[enroll]]\nname = \"made\"\nurl = \"{}\"\ncreate = {{ runner_type = \"instance_type\" }}\n",
+        sandbox.gitlab.url()
+    );
+    sandbox.write("agent.toml", &(sandbox.read("agent.toml") + &enrollment));
+    let daemon = sandbox.start_serving();
+    sandbox.wait_for_registration();
+    sandbox.gitlab.advance(61 * DAY);
+    daemon.signal(Signal::HUP);
+    wait_for_another(&sandbox, &old);
+    look_again(&sandbox, &daemon);
+    daemon.stop(Signal::QUIT);
+    let daemon = sandbox.start_serving();
+    look_again(&sandbox, &daemon);
+    let log = daemon.stop(Signal::QUIT).stderr;
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::CreateRunner).len(), 1, "{log}");
+    assert_eq!(sandbox.gitlab.runners().len(), 1, "{log}");
+    assert_no_reuse(&sandbox, &log);
+}
+
+#[test]
+fn a_lost_answer_is_never_repeated_and_a_new_token_of_a_person_is_taken_at_once() {
+    let (sandbox, old) = kept();
+    let (_, runner) = sandbox.add_created("works");
+    sandbox.gitlab.order(Endpoint::RotateAccessToken, Fault::cut().after_acting());
+    sandbox.gitlab.advance(61 * DAY);
+    let daemon = sandbox.start_serving();
+    sandbox.wait("the rotation", |sandbox| !sandbox.gitlab.accepts_access_token(&old));
+    for _ in 0..4 {
+        sandbox.gitlab.advance(2 * MINUTE);
+        look_again(&sandbox, &daemon);
+    }
+    sandbox.wait("the loss in status", |sandbox| status(sandbox).stdout.contains(": lost"));
+    let shown = status(&sandbox).stdout;
+    assert!(shown.contains("make a new one in GitLab and put it into the file"), "{shown}");
+    assert!(sandbox.config().contains(&runner) && shown.contains("active"), "{shown}");
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::RotateAccessToken).len(), 1);
+    let new = NewAccessToken::personal().scopes([Scope::Api]).expires_on(sandbox.gitlab.day_in(80));
+    let new = sandbox.gitlab.create_access_token(new);
+    sandbox.write_with_mode("access-token", &new, 0o600);
+    let ends = format!("ends on {} ", sandbox.gitlab.day_in(80));
+    sandbox.wait("the new token in status", |sandbox| status(sandbox).stdout.contains(&ends));
+    let log = daemon.stop(Signal::QUIT).stderr;
+    assert!(log.contains("the new access token is lost with the answer"), "{log}");
+    assert_no_reuse(&sandbox, &log);
+}
+
+#[test]
+fn a_rotation_whose_answer_was_lost_and_that_was_not_executed_is_made_after_ten_minutes() {
+    let (sandbox, old) = kept();
+    sandbox.gitlab.order(Endpoint::RotateAccessToken, Fault::cut());
+    sandbox.gitlab.advance(61 * DAY);
+    let daemon = sandbox.start_serving();
+    sandbox.wait_for_requests(Endpoint::RotateAccessToken, 1);
+    sandbox.gitlab.advance(5 * MINUTE);
+    look_again(&sandbox, &daemon);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::RotateAccessToken).len(), 1, "a replica may be behind");
+    sandbox.gitlab.advance(6 * MINUTE);
+    daemon.signal(Signal::HUP);
+    wait_for_another(&sandbox, &old);
+    let log = daemon.stop(Signal::QUIT).stderr;
+    assert!(log.contains("whose answer was lost was not executed"), "{log}");
+}
+
+#[test]
+fn kill_at_any_moment_of_a_rotation_leaves_a_good_token_unless_its_answer_was_not_read() {
+    let (mut rotated, mut lost) = (0, 0);
+    for delay in (0..30).map(|step| Duration::from_millis(10 + step * 3)) {
+        let (sandbox, old) = kept();
+        sandbox.gitlab.advance(61 * DAY);
+        let daemon = sandbox.start(&["run"]);
+        thread::sleep(delay);
+        daemon.kill();
+        let daemon = sandbox.start_serving();
+        let log = || daemon.log();
+        sandbox.wait("a good token, or the news that it is lost", |sandbox| {
+            if log().contains("the new access token is lost") {
+                return true;
+            }
+            let token = in_file(sandbox);
+            let is_rotated = token != old && sandbox.gitlab.accepts_access_token(&token);
+            if !is_rotated {
+                // Nothing is settled before that.
+                sandbox.gitlab.advance(11 * MINUTE);
+                daemon.signal(Signal::HUP);
+                thread::sleep(Duration::from_millis(20));
+            }
+            is_rotated
+        });
+        let log = log();
+        if log.contains("the new access token is lost") {
+            lost += 1
+        } else {
+            rotated += 1
+        }
+        assert_no_reuse(&sandbox, &format!("killed after {delay:?}: {log}"));
+    }
+    assert!(rotated > lost, "{rotated} rotated, {lost} lost");
+}
+
+#[test]
+fn a_stop_waits_for_the_answer_that_is_the_only_copy_of_an_access_token() {
+    let (sandbox, old) = kept();
+    sandbox.gitlab.advance(61 * DAY);
+    let held = sandbox.gitlab.order(Endpoint::RotateAccessToken, Fault::hold().after_acting());
+    let daemon = sandbox.start_serving();
+    sandbox.wait("the rotation", |sandbox| !sandbox.gitlab.accepts_access_token(&old));
+    daemon.signal(Signal::TERM);
+    sandbox.wait("the stop", |_| daemon.log().contains("waiting for answers that are the only copies of new tokens"));
+    held.release();
+    let Output { code, stderr: log, .. } = daemon.end();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(sandbox.gitlab.accepts_access_token(&in_file(&sandbox)), "{log}");
+}
+
+#[test]
+fn a_token_that_is_not_rotated_is_warned_about_and_its_scopes_are_compared() {
+    let (sandbox, _) = kept_with("", "");
+    let weak = NewAccessToken::personal().scopes([Scope::CreateRunner]).expires_on(sandbox.gitlab.day_in(90));
+    let weak = sandbox.gitlab.create_access_token(weak);
+    sandbox.write_with_mode("access-token", &weak, 0o600);
+    let daemon = sandbox.start_serving();
+    sandbox.wait("the scopes", |_| daemon.log().contains("it lacks the scope `manage_runner`"));
+    let strong = NewAccessToken::personal().scopes([Scope::Api]).expires_on(sandbox.gitlab.day_in(40));
+    let strong = sandbox.gitlab.create_access_token(strong);
+    sandbox.write_with_mode("access-token", &strong, 0o600);
+    sandbox.wait("a good one", |_| daemon.log().contains("the access token is well again"));
+    sandbox.gitlab.advance(30 * DAY);
+    look_again(&sandbox, &daemon);
+    sandbox.wait("the first warning", |_| daemon.log().contains("the access token ends soon: it ends in "));
+    sandbox.gitlab.advance(7 * DAY);
+    look_again(&sandbox, &daemon);
+    sandbox.wait("the second one", |_| daemon.log().contains("the access token ends very soon"));
+    sandbox.gitlab.advance(4 * DAY);
+    look_again(&sandbox, &daemon);
+    sandbox.wait("the end", |sandbox| status(sandbox).stdout.contains("refused"));
+    let shown = status(&sandbox).stdout;
+    assert!(shown.contains("it has expired on ") && shown.contains("make a new one in GitLab"), "{shown}");
+}
+
+#[test]
+fn a_gitlab_without_the_call_is_said_once_and_without_alarm() {
+    let (sandbox, _) = kept();
+    sandbox.gitlab.upgrade_to("15.4");
+    let daemon = sandbox.start_serving();
+    sandbox.wait("the note", |_| daemon.log().contains("does not say when an access token ends"));
+    look_again(&sandbox, &daemon);
+    let log = daemon.stop(Signal::QUIT).stderr;
+    assert_eq!(log.matches("does not say when an access token ends").count(), 1, "{log}");
+    assert!(!log.contains("ERROR"), "{log}");
+}
+
+/// What is done wrong, how, and what is said of it.
+type Mistake = (&'static str, fn(&Sandbox), &'static str);
+
+#[test]
+fn each_mistake_says_what_and_where_and_stops_no_runner() {
+    let cases: [Mistake; 4] = [
+        ("a runner's token", |sandbox| write(sandbox, "glrt-0123456789abcdefghij"), "runner authentication token"),
+        (
+            "a token of another server",
+            |sandbox| write(sandbox, "glpat-0123456789abcdefghij"),
+            "put a valid access token into the file",
+        ),
+        ("no file", |sandbox| fs::remove_file(sandbox.path("access-token")).unwrap(), "cannot read the token file"),
+        ("beyond the limit", |sandbox| sandbox.gitlab.limit_access_token_days(Some(30)), "must be before"),
+    ];
+    for (case, spoil, expected) in cases {
+        let (sandbox, _) = kept_with("rotate = true, life = \"90d\"", "");
+        let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+        sandbox.add_entry("works", Some(id), &token);
+        sandbox.gitlab.advance(61 * DAY);
+        spoil(&sandbox);
+        let daemon = sandbox.start_serving();
+        let patience = std::time::Duration::from_secs(20);
+        assert!(daemon.wait_for(patience, |daemon| daemon.log().contains(expected)), "{case}: {}", daemon.log());
+        let shown = status(&sandbox).stdout;
+        assert!(shown.contains(expected) && shown.contains("works") && shown.contains("active"), "{case}: {shown}");
+        let log = daemon.stop(Signal::QUIT).stderr;
+        assert!(log.contains("put") || log.contains("life"), "{case}: {log}");
+        assert_no_reuse(&sandbox, case);
+    }
+}
+
+fn write(sandbox: &Sandbox, token: &str) {
+    sandbox.write_with_mode("access-token", token, 0o600);
+}
+
+#[test]
+fn a_symbolic_link_stays_and_its_target_is_replaced() {
+    let (sandbox, old) = kept();
+    fs::rename(sandbox.path("access-token"), sandbox.path("managed-token")).unwrap();
+    std::os::unix::fs::symlink("managed-token", sandbox.path("access-token")).unwrap();
+    sandbox.gitlab.advance(61 * DAY);
+    let daemon = sandbox.start_serving();
+    wait_for_another(&sandbox, &old);
+    daemon.stop(Signal::QUIT);
+    assert_eq!(fs::read_link(sandbox.path("access-token")).unwrap(), Path::new("managed-token"));
+    assert!(sandbox.gitlab.accepts_access_token(sandbox.read("managed-token").trim()));
+}
