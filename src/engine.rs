@@ -39,7 +39,7 @@ pub use inventory::{
     Addresses, Enrolled, Inventory, ManagedRunner, Related, Relation, inventory, relate, retake_inventory, runner_of,
     take_inventory, taken_keys,
 };
-pub use policy::{AtStop, at_stop, command_rules, deletion_at_stop, found_policy, rules};
+pub use policy::{AtStop, at_stop, at_stop_once_registered, command_rules, deletion_at_stop, found_policy, rules};
 pub use report::{planned_report, record_report};
 
 /// What all drivers of a process share.
