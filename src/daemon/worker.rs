@@ -263,7 +263,8 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
 
     fn log_transition(&self, before: StateName) {
         if self.driver.state().name() != before {
-            log_transition(&self.driver.runner, before, self.driver.state(), self.driver.now());
+            let Driver { runner, enrollment, .. } = &self.driver;
+            log_transition(runner, enrollment.as_deref(), before, self.driver.state(), self.driver.now());
         }
     }
 }

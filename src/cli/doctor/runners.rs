@@ -8,9 +8,9 @@ use super::super::text::{expiry_text, label};
 use super::super::{Error, Exit};
 use super::row::Row;
 use super::servers::is_reachable;
-use crate::engine::{Config, Inventory, ManagedRunner, planned_report, record_report, rules};
+use crate::engine::{Config, Inventory, ManagedRunner, expired_text, planned_report, record_report, rules};
 use crate::error_chain::chain;
-use crate::gitlab::{self, Answer, Client, Info, Verified};
+use crate::gitlab::{self, Answer, Client, Disposition, Info, Verified};
 use crate::limits::operations_at_once;
 use crate::model::{RotationRule, RunnerReport, ServerUrl, Site, StateName, SystemId, Timestamp, format_span};
 use crate::secret::{Token, TokenPurpose};
@@ -135,8 +135,11 @@ fn rows(
         Asked::NotAsked(why, Exit::Done) => Row::note(&subject, "token", why),
         Asked::NotAsked(why, exit) => Row::error(&subject, "token", &with_kind(why), *exit),
         Asked::Answered(Err(error)) => {
+            let is_refused = error.disposition() == Disposition::Refused;
+            let validity = runner.validity(now).filter(|_| is_refused);
+            let expired = expired_text(&runner.record, validity.as_ref(), managed.enrollment.as_deref(), now);
             Row::error(&subject, "token", &with_kind(&chain(error).to_string()), of_class(error.class()))
-                .with_remedy(error.hint())
+                .with_remedy(expired.as_deref().or(error.hint()))
         }
         Asked::Answered(Ok(answer)) => {
             let Verified { id, expiry, legacy } = answer.value;
