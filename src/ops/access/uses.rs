@@ -87,6 +87,14 @@ impl AccessUses {
         let _used = self.0.uses.subscribe().changed().await;
     }
 
+    /// Replaces a token as a rotation does, by a new one that `rotate` makes once no call is under way.
+    #[cfg(test)]
+    pub(crate) async fn rotated(&self, url: &ServerUrl, rotate: impl FnOnce() -> (Digest, Token)) {
+        let pause = self.pause(url).await;
+        let (old, new) = rotate();
+        pause.changes_over(old, &new);
+    }
+
     async fn wait_until(&self, url: &ServerUrl, is_reached: impl Fn(&ServerUses) -> bool) {
         let mut ends = self.0.ends.subscribe();
         while !self.with(url, |server| is_reached(server)) {
