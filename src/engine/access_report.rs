@@ -34,7 +34,7 @@ impl Config {
             scopes: facts.map(|facts| facts.scopes.clone()),
             missing_scopes: missing.iter().map(|scope| scope.as_str().to_owned()).collect(),
             expires_at: facts.and_then(|facts| facts.expires_at),
-            next_rotation_at: facts.filter(|_| obstacle.is_none()).and_then(rules::rotation_at),
+            next_rotation_at: Some(record).filter(|_| obstacle.is_none()).and_then(rules::rotation_at),
             rotates: server.keeping.rotate,
             rotations: record.rotations,
             asked_at: record.asked_at,
