@@ -33,8 +33,11 @@ const BACKOFF: (Duration, Duration) = (MINUTE, Duration::from_secs(3600));
 /// How many tokens are remembered that no rotation is sent with.
 const MAX_SPENT: usize = 64;
 
-/// How long GitLab may keep a newer time of use to itself.
-const USE_SLACK: Duration = Duration::from_secs(600);
+/// How far the estimate of server time may be off, in which own uses are known.
+const USE_SLACK: Duration = MINUTE;
+
+/// How exact the times of an answer are.
+const DATE_SLACK: Duration = Duration::from_secs(2);
 
 /// How the access token of a server is kept (`[[server]] access_token`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -223,12 +226,14 @@ pub fn state(record: &AccessRecord, is_pending: bool, now: Timestamp) -> AccessT
     }
 }
 
-/// The server accepts the token.
-pub fn accepted(record: &mut AccessRecord, facts: AccessTokenFacts, now: Timestamp) {
+/// The server accepts the token, and its answer took this long.
+///
+/// The question itself is a use. GitLab notes one only if the last one was noted a while ago: a minute, ten minutes or a
+/// day, depending on the release. So a use from elsewhere shows if it came at most that long before the question.
+pub fn accepted(record: &mut AccessRecord, facts: AccessTokenFacts, now: Timestamp, took: Duration) {
     let own_use = record.asked_at.max(record.last_use);
     if let (Some(used_at), Some(own_use)) = (facts.last_used_at, own_use) {
-        // The question itself is a use.
-        let is_elsewhere = used_at > own_use.plus(USE_SLACK) && used_at < now.minus(USE_SLACK);
+        let is_elsewhere = used_at > own_use.plus(USE_SLACK) && used_at < now.minus(took).minus(DATE_SLACK);
         record.uses_elsewhere += u32::from(is_elsewhere);
     }
     record.facts = Some(facts);
@@ -381,7 +386,7 @@ mod tests {
             let facts =
                 AccessTokenFacts { last_used_at: Some(at(used_at)), ..facts("2026-01-01T00:00:00Z", "2026-04-01") };
             record.last_use = last_use.map(at).or(record.last_use);
-            accepted(&mut record, facts, at(now));
+            accepted(&mut record, facts, at(now), Duration::from_secs(5));
             obstacle(&record, &rotating())
         };
         assert_eq!(ask("2026-02-01T00:00:00Z", "2026-01-20T00:00:00Z", None), None);
@@ -389,7 +394,9 @@ mod tests {
         assert_eq!(ask("2026-02-02T00:00:00Z", "2026-02-01T00:00:30Z", None), None);
         assert_eq!(ask("2026-02-03T00:00:00Z", "2026-02-02T12:00:00Z", Some("2026-02-02T12:00:00Z")), None);
         assert_eq!(ask("2026-02-04T00:00:00Z", "2026-02-03T12:00:00Z", None), None);
-        assert_eq!(ask("2026-02-05T00:00:00Z", "2026-02-04T12:00:00Z", None), Some(AccessObstacle::UsedElsewhere));
+        // A slow answer to the question, which is the last use.
+        assert_eq!(ask("2026-02-05T00:00:06Z", "2026-02-05T00:00:00Z", None), None);
+        assert_eq!(ask("2026-02-06T00:00:30Z", "2026-02-06T00:00:00Z", None), Some(AccessObstacle::UsedElsewhere));
         let allowed = AccessKeeping { used_elsewhere: UsedElsewhere::Rotate, ..rotating() };
         assert_eq!(obstacle(&record, &allowed), None);
     }
