@@ -46,6 +46,7 @@ pub use new_file::{NewEnrollment, NewFile, NewSource, ServedRunner, check_text, 
 pub use paths::{Paths, ROOT_CONFIG, instance_id, paths};
 pub use redacted::{redacted_config, redacted_settings};
 pub use secrets::{secret_files, secret_variables};
+pub use server::is_access_token_life;
 pub use sharing::check_share;
 pub use sources::{Environment, Start, UserDirectories, variable};
 pub use table::split_list;

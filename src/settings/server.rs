@@ -25,6 +25,13 @@ const FILE_NAME: &str = "access-token";
 const USED_ELSEWHERE: [(&str, UsedElsewhere); 2] =
     [("report", UsedElsewhere::Report), ("rotate", UsedElsewhere::Rotate)];
 
+/// Whether an access token can be asked to live this long.
+#[must_use]
+pub fn is_access_token_life(life: Duration) -> bool {
+    let (shortest, longest) = LIFE;
+    (shortest..=longest).contains(&life)
+}
+
 /// Reads all `[[server]]` tables.
 pub(super) fn servers(
     root: &mut TableReader<'_>,
@@ -139,8 +146,7 @@ fn keeping(table: &mut TableReader<'_>, rotate: Option<&Placed<bool>>, diagnosti
 
 fn life(table: &mut TableReader<'_>, diagnostics: &mut Diagnostics) -> Option<Placed<Duration>> {
     let life = table.span("life", diagnostics)?;
-    let (shortest, longest) = LIFE;
-    if !(shortest..=longest).contains(&life.value) {
+    if !is_access_token_life(life.value) {
         diagnostics.add(&life.place, "`life` must be from 1 day to 400 days, such as \"90d\"");
         return None;
     }
