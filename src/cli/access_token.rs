@@ -10,6 +10,8 @@ mod show;
 
 use arguments::{AccessTokenArguments, AccessTokenCommand};
 
+pub(super) use row::exit_of;
+
 use super::context::Context;
 use super::interrupt::Interrupt;
 use super::{Error, Exit};

@@ -16,6 +16,7 @@
 mod disk;
 #[cfg(test)]
 mod explorer;
+mod look;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]

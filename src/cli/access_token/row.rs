@@ -108,7 +108,7 @@ pub(super) fn report_rows(reporter: &Reporter, rows: &[TokenRow]) -> Exit {
 }
 
 /// The exit code of a command whose pass was not completed.
-fn exit_of(error: &AccessError) -> Exit {
+pub(in crate::cli) fn exit_of(error: &AccessError) -> Exit {
     match error {
         AccessError::Source(SourceError::WrongClass { .. }) => Exit::Usage,
         AccessError::Source(_) | AccessError::Disk(_) | AccessError::NotHeld | AccessError::NoPlace(_) => {
