@@ -70,7 +70,7 @@ fn problem(server: &ServerAccess, pass: &AccessPass, missing: &[NeededScope]) ->
                 format!("it has expired on {}: make a new one in GitLab and put it into {place}", at.date())
             }
             (true, None) => format!(
-                "the server refuses it, because it is revoked or not one of this server's: put a valid access token into {place}"
+                "the server refuses it, because it has expired, was revoked, or is not one of this server's: put a valid access token into {place}"
             ),
             (false, _) => error.hint().map_or(text.clone(), |hint| format!("{text}: {hint}")),
         });
