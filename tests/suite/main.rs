@@ -1,6 +1,7 @@
 //! Tests that run the real binary, and tests of the documents around it.
 //!
 //! - [`cli`]: commands as users and scripts run them.
+//! - [`cut_answers`]: the rotation of an access token, cut at every byte.
 //! - [`daemon`]: the daemon as a process.
 //! - [`secrets`]: no token leaks into output, files or the process.
 //! - [`adversarial`]: servers with broken and malicious responses.
@@ -19,6 +20,7 @@
 
 mod adversarial;
 mod cli;
+mod cut_answers;
 mod daemon;
 mod documents;
 mod pages;
