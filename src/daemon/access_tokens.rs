@@ -3,7 +3,6 @@
 
 mod access_log;
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::pin::pin;
@@ -14,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep};
 
+use super::supervisor::REST;
 use crate::clock::{Clock, ServerTime};
 use crate::engine::Config;
 use crate::error_chain::chain;
@@ -113,28 +113,30 @@ where
         let keeping = async move {
             let this = Rc::new(self);
             let mut followed = settings.clone();
-            let served: RefCell<BTreeMap<ServerUrl, ()>> = RefCell::default();
-            let mut tasks = JoinSet::new();
+            let (mut tasks, mut served) = (JoinSet::new(), BTreeMap::new());
             loop {
                 let config = followed.borrow_and_update().config.clone();
                 for server in config.iter().flat_map(|config| &config.servers) {
-                    if served.borrow_mut().insert(server.url.clone(), ()).is_none() {
-                        let (this, settings) = (Rc::clone(&this), settings.clone());
-                        let url = server.url.clone();
-                        tasks.spawn_local(async move {
-                            this.keep_one(&url, settings).await;
-                            url
-                        });
-                    }
+                    served.entry(server.url.clone()).or_insert_with(|| {
+                        let (this, settings, url) = (Rc::clone(&this), settings.clone(), server.url.clone());
+                        tasks.spawn_local(async move { this.keep_one(&url, settings).await }).id()
+                    });
                 }
                 tokio::select! {
                     changed = followed.changed() => if changed.is_err() {
                         // The daemon has ended, and drops this.
                         return std::future::pending().await;
                     },
-                    Some(ended) = tasks.join_next() => match ended {
-                        Ok(url) => drop(served.borrow_mut().remove(&url)),
-                        Err(error) => tracing::error!(%error, "an internal error has ended the work on an access token"),
+                    Some(ended) = tasks.join_next_with_id() => match ended {
+                        Ok((ended, ())) => served.retain(|_, task| *task != ended),
+                        Err(error) => {
+                            tracing::error!(
+                                error = %error,
+                                "an internal error has ended the work on an access token; it is taken up again within a minute"
+                            );
+                            sleep(REST).await;
+                            served.retain(|_, task| *task != error.id());
+                        }
                     },
                 }
             }

@@ -19,6 +19,9 @@ pub const ASK_INTERVAL: Duration = DAY;
 /// the rotation.
 pub const SETTLE_AFTER: Duration = Duration::from_secs(600);
 
+/// The pause while another process works on the token's file.
+pub const LOCKED_PAUSE: Duration = Duration::from_secs(5);
+
 /// Minimum time between two refusals of which the second one counts.
 pub const CONFIRM_AFTER: Duration = MINUTE;
 

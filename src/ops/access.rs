@@ -270,6 +270,7 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
                 self.failures.set(0);
                 return *wait;
             }
+            Some(AccessError::Disk(store::Error::FileLocked { .. })) => return rules::LOCKED_PAUSE,
             Some(AccessError::Asking(failure) | AccessError::Rotating(failure)) => match failure.disposition {
                 Disposition::NotExecuted { retry_after } | Disposition::Unknown { retry_after } => retry_after,
                 // A token that was just made is unknown to a replica that is behind.
@@ -283,6 +284,8 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
     }
 
     async fn work(&self, work: &mut Work, moment: AccessMoment) -> Result<(), AccessError> {
+        // What is known is reported, also if another process works on the file.
+        work.record = self.disk.record().await?;
         let _lock = self.disk.lock().await?;
         work.record = self.disk.record().await?;
         self.bring_in(work).await?;
