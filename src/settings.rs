@@ -186,6 +186,7 @@ fn assemble(
     let rules = sharing::SharingRules { is_given: sharing.is_given(), policies: &engine.policies };
     engine.enrollments = enrollment::enrollments(drafts, environment, &engine.servers, &rules, &mut findings);
     findings.warnings.extend(sharing.recovery_warnings(&engine));
+    findings.warnings.extend(server::copies_warnings(&engine));
     engine.sharing = sharing.validate(&mut findings.diagnostics);
     let status_server = http.status_server(paths, &mut findings.diagnostics);
     let Findings { diagnostics, warnings, templates } = findings;

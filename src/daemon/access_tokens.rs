@@ -21,8 +21,8 @@ use crate::model::{ServerUrl, Timestamp};
 use crate::ops::{
     AccessDisk, AccessKeeper, AccessMoment, AccessPass, AccessServer, AccessUses, AccessWish, ServerAccess, SoleCopies,
 };
-use crate::secret::{Digest, Source};
-use crate::status::{Counters, StatusRegistry};
+use crate::secret::{Digest, Source, Token};
+use crate::status::{Counters, OperationOutcome, StatusRegistry};
 use crate::store::AskedBy;
 
 use access_log::{AccessLog, outcome_of};
@@ -53,7 +53,7 @@ pub(super) struct InForce {
 struct Rest {
     /// The settings of the last pass.
     in_force: InForce,
-    /// The token that the file held after it.
+    /// The token that the file held at its beginning, or that a rotation has put there.
     token: Option<Digest>,
     /// Server time of the next pass.
     due_at: Timestamp,
@@ -161,12 +161,16 @@ where
                 self.counters.expect_access_rotations(url);
             }
             let known_use = self.uses.last(url);
+            let before = read_token(&keeper.access().access_token);
             let pass = self.pass(&keeper, &mut time, AccessWish::Keep).await;
+            let is_rotated = outcome_of(&pass) == Some(OperationOutcome::Done);
+            let known_token = pass.record.token.as_ref().map(Token::digest);
             let report = config.access_report(keeper.access(), &pass);
             log.note(&pass, &report);
             self.registry.report_access_token(report);
             let due_at = time.now(self.clock.read()).plus(pass.wait.max(PAUSE));
-            let token = read_token(&keeper.access().access_token);
+            // One that a person puts there during the pass is news.
+            let token = if is_rotated { known_token } else { before };
             let rest = Rest { in_force, token, due_at, time, known_use };
             self.rest(&keeper, &mut settings, rest).await;
             present = Some(keeper);

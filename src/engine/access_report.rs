@@ -33,7 +33,8 @@ pub fn access_report(server: &ServerAccess, pass: &AccessPass, missing: &[Needed
             state => state,
         },
     };
-    let next_rotation_at = facts.filter(|_| server.keeping.rotate && obstacle.is_none()).and_then(rules::rotation_at);
+    let is_planned = server.keeping.rotate && obstacle.is_none();
+    let next_rotation_at = rules::rotation_at(record).filter(|_| is_planned);
     AccessTokenReport {
         server: server.url.clone(),
         source: server.access_token.label(),
@@ -69,7 +70,7 @@ fn problem(server: &ServerAccess, pass: &AccessPass, missing: &[NeededScope]) ->
                 format!("it has expired on {}: make a new one in GitLab and put it into {place}", at.date())
             }
             (true, None) => format!(
-                "the server refuses it, because it is revoked or not one of this server's: put a valid access token into {place}"
+                "the server refuses it, because it has expired, was revoked, or is not one of this server's: put a valid access token into {place}"
             ),
             (false, _) => error.hint().map_or(text.clone(), |hint| format!("{text}: {hint}")),
         });

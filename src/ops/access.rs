@@ -34,7 +34,7 @@ use crate::gitlab::{Answer, Disposition, Reason, RotatedAccessToken};
 use crate::lifecycle::access::{self as rules, Settled};
 use crate::lifecycle::{AccessKeeping, AccessObstacle, UsedElsewhere};
 use crate::model::{AccessRecord, AccessTokenFacts, Expiry, Timestamp};
-use crate::secret::{Digest, Fingerprint, SourceError, Token};
+use crate::secret::{Digest, Fingerprint, SourceError, Token, random_bits};
 use crate::store::{self, AccessMark, AskedBy, Intent, JournalAnswer, JournalOperation, Pending};
 
 pub use disk::{AccessDisk, StoredAccessToken};
@@ -50,6 +50,8 @@ pub struct AccessKeeper<S, D> {
     asked_by: AskedBy,
     copies: SoleCopies,
     uses: AccessUses,
+    /// Draws 32 random bits.
+    draw: fn() -> u32,
     /// How many passes in a row were not answered.
     failures: Cell<u32>,
     /// An answer that neither the journal nor the record holds yet.
@@ -217,6 +219,7 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
             asked_by,
             copies,
             uses,
+            draw: random_bits,
             failures: Cell::new(0),
             unsaved: RefCell::default(),
             refused_found: RefCell::default(),
@@ -480,7 +483,7 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
         sent_at: Option<Timestamp>,
     ) -> Result<(), AccessError> {
         let settled = sent_at.map(|sent_at| rules::settled(&work.record, sent_at, work.now, true));
-        rules::accepted(&mut work.record, facts, work.now, work.took);
+        rules::accepted(&mut work.record, facts, work.now, work.took, (self.draw)());
         self.disk.save(work.record.clone()).await?;
         match settled {
             None | Some(Settled::Lost) => Ok(()),
@@ -532,7 +535,7 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
 
     async fn rotate_if_wanted(&self, work: &mut Work, token: &Token, wish: AccessWish) -> Result<(), AccessError> {
         let keeping = &self.access.keeping;
-        let is_due = work.record.facts.as_ref().and_then(rules::rotation_at).is_some_and(|due_at| due_at <= work.now);
+        let is_due = rules::rotation_at(&work.record).is_some_and(|due_at| due_at <= work.now);
         match wish {
             AccessWish::Keep if is_due && keeping.rotate => {
                 if let Some(obstacle) = rules::obstacle(&work.record, keeping) {
@@ -594,7 +597,7 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
                 let answer = self.ask_new(&value.token).await?;
                 work.now = answer.date.unwrap_or(work.now);
                 // Its only use is the question.
-                rules::accepted(&mut work.record, answer.value, work.now, Duration::MAX);
+                rules::accepted(&mut work.record, answer.value, work.now, Duration::MAX, (self.draw)());
                 Ok(self.disk.save(work.record.clone()).await?)
             }
             Err(failure) => self.not_rotated(work, digest, failure).await,

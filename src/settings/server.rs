@@ -8,6 +8,7 @@ use super::draft::check_client_pair;
 use super::secret_source::GivenSource;
 use super::table::TableReader;
 use super::{Environment, Paths};
+use crate::engine;
 use crate::lifecycle::{AccessKeeping, UsedElsewhere};
 use crate::model::{AccessTokenOwner, TlsPaths};
 use crate::ops::ServerAccess;
@@ -54,6 +55,20 @@ pub(super) fn servers(
         servers.push(server);
     }
     servers
+}
+
+/// Warns of machines that share a runner and may have copies of one access token, which each of them would rotate.
+pub(super) fn copies_warnings(config: &engine::Config) -> impl Iterator<Item = String> {
+    let is_shared = |server: &&ServerAccess| {
+        let mut enrollments = config.enrollments.iter();
+        server.keeping.rotate
+            && enrollments.any(|enrollment| enrollment.share_as.is_some() && enrollment.site.url == server.url)
+    };
+    config.servers.iter().filter(is_shared).map(|ServerAccess { url, .. }| {
+        format!(
+            "machines share a runner of {url}, and this one rotates its access token, which ends all copies of it: give every machine an access token of its own, or set `rotate` on one machine alone"
+        )
+    })
 }
 
 /// Whether a rotation for one of two servers would overwrite the access token of the other one.

@@ -36,7 +36,8 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
         match self.ask(&token).await {
             Ok(Answer { value, date, .. }) => {
                 work.now = date.unwrap_or(work.now);
-                rules::accepted(&mut work.record, value, work.now, asked.elapsed());
+                // Nothing is drawn that is not saved.
+                rules::accepted(&mut work.record, value, work.now, asked.elapsed(), 0);
                 Ok(())
             }
             Err(failure) if failure.disposition == Disposition::Unsupported => {

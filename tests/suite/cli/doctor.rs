@@ -317,3 +317,15 @@ fn doctor_says_that_the_answer_to_a_rotation_is_being_found_out() {
     assert!(message.starts_with("a rotation has no answer yet"), "{message}");
     assert!(remedy.contains("leave the token where it is"), "{remedy}");
 }
+
+#[test]
+fn the_token_of_a_runner_that_is_not_registered_yet_is_called_untested() {
+    let sandbox = super::sandbox();
+    sandbox.write("token", "glrt-of_no_runner");
+    sandbox.write("agent.toml", &sandbox.enrollment("build-1", "token = { file = \"token\" }"));
+    let text = sandbox.run(&["doctor"]).exits(0).stdout.clone();
+    let mut lines =
+        text.lines().skip_while(|line| !line.starts_with("  - token: not tested: it is not registered yet"));
+    assert!(lines.next().is_some(), "{text}");
+    assert!(lines.next().unwrap().contains("`runner-agent status --wait ready`"), "{text}");
+}
