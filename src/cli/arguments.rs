@@ -191,7 +191,7 @@ pub struct RunArguments {
 /// Shows what the daemon would do next for every runner, when and why, and what its stop would unregister.
 ///
 /// Changes nothing, and works beside a running daemon. It goes by the files of this machine, as a start of the daemon
-/// does, which verifies each token first.
+/// does, which verifies each token first; `status` shows under NEXT what a running daemon does.
 #[derive(Args, Debug, Default)]
 pub struct PlanArguments {
     /// Verify the tokens with the server first, as `verify` does
@@ -221,7 +221,8 @@ pub struct SocketArgument {
 
 /// Lists the runners in config.toml, without contacting a server.
 ///
-/// What the last verification said is in the state directory; without the rights to read it, the state is unknown.
+/// TOKEN is a fingerprint of the token, the first digits of its SHA-256. What the last verification said is in the state
+/// directory; without the rights to read it, the state is unknown.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ListArguments {
     /// Show a table of 80 columns
@@ -234,7 +235,8 @@ pub struct ListArguments {
 
 /// Shows the status of the daemon's runners.
 ///
-/// Reads neither config.toml nor agent.toml. Exits with 5 if no daemon answers. With --wait, exits with 0 once
+/// Reads neither config.toml nor agent.toml. TOKEN is a fingerprint of the token, the first digits of its SHA-256. Exits
+/// with 0 whatever the states of the runners are, and with 5 if no daemon answers. With --wait, exits with 0 once
 /// every enrollment is registered and the server has accepted every token, and with 1 after --timeout; it also
 /// waits for a daemon that does not answer yet.
 #[derive(Args, Debug)]

@@ -97,7 +97,7 @@ impl From<StartError> for Error {
             StartError::NothingToServe { has_server, .. } => {
                 let missing = if has_server { "CI_SERVER_URL is set: add" } else { "set CI_SERVER_URL and" };
                 let hint = format!(
-                    "{missing} one of REGISTRATION_TOKEN_FILE, REGISTRATION_TOKEN, CI_SERVER_TOKEN_FILE and CI_SERVER_TOKEN; or write an [[enroll]] into agent.toml; or say with --wait-for-config (WAIT_FOR_CONFIG=true) that another process is to write config.toml"
+                    "{missing} one of REGISTRATION_TOKEN_FILE, REGISTRATION_TOKEN, CI_SERVER_TOKEN_FILE and CI_SERVER_TOKEN; or write an [[enroll]] into agent.toml, for which `runner-agent init` asks; or say with --wait-for-config (WAIT_FOR_CONFIG=true) that another process is to write config.toml"
                 );
                 Self::Verdict { exit: Exit::Usage, message: error.to_string(), hint: Some(hint) }
             }

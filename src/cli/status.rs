@@ -26,6 +26,9 @@ use crate::status::{NotReadyReason, Readiness, StatusClient, StatusClientError};
 /// The interval of readiness requests.
 const POLL: Duration = Duration::from_millis(500);
 
+/// How long it waits without a word.
+const SILENT: Duration = Duration::from_secs(2);
+
 /// The default of --timeout.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -47,7 +50,7 @@ pub(super) async fn status(
     let timeout = arguments.timeout.unwrap_or(TIMEOUT);
     let waited = tokio::select! {
         biased;
-        waited = wait(&daemon, timeout) => waited?,
+        waited = wait(context, &daemon, timeout) => waited?,
         _ = signals.next() => return Err(Error::Interrupted("while waiting for the daemon".to_owned())),
     };
     match waited {
@@ -74,9 +77,11 @@ enum Waited {
     },
 }
 
-/// Polls until the daemon is ready or `limit` is over; a daemon that does not answer is not ready.
-async fn wait(daemon: &StatusClient, limit: Duration) -> Result<Waited, Error> {
+/// Polls until the daemon is ready or `limit` is over; a daemon that does not answer is not ready. Says once for what it
+/// waits.
+async fn wait(context: &Context<'_>, daemon: &StatusClient, limit: Duration) -> Result<Waited, Error> {
     let began = Instant::now();
+    let mut is_said = false;
     let deadline = began.checked_add(limit).unwrap_or(began + FOR_EVER);
     loop {
         // With a limit of 0, one answer is awaited.
@@ -92,6 +97,11 @@ async fn wait(daemon: &StatusClient, limit: Duration) -> Result<Waited, Error> {
         let now = Instant::now();
         if now >= deadline {
             return Ok(Waited::For { reasons, has_answered });
+        }
+        if !is_said && now >= began + SILENT {
+            is_said = true;
+            context.reporter.remark(&format!("waiting for up to {}:", format_span(limit)));
+            reasons.iter().for_each(|reason| context.reporter.remark(&format!("  {}", printable(reason))));
         }
         sleep(POLL.min(deadline - now)).await;
     }

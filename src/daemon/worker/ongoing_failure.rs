@@ -29,7 +29,8 @@ impl OngoingFailure {
     /// Why, with all causes and the remedy.
     pub(super) fn text(&self) -> String {
         let hint = self.hint.as_ref().map(|hint| format!(": {hint}"));
-        format!("{}{}", self.cause, hint.unwrap_or_default())
+        let retry = if self.is_about_secret { "; it is tried again as soon as its file changes" } else { "" };
+        format!("{}{}{retry}", self.cause, hint.unwrap_or_default())
     }
 
     /// The same beside a text that says what to do about a refused token.

@@ -107,3 +107,25 @@ fn registration_token_given_as_a_runners_token_is_not_the_runner_that_it_registe
     assert!(!done.stdout.contains("registered already"), "{done:?}");
     assert!(!sandbox.config().contains("\"b\""));
 }
+
+#[test]
+fn an_access_token_as_that_of_a_runner_is_told_of_create() {
+    let sandbox = super::sandbox();
+    sandbox.write("token", &format!("glpat-{SECRET}"));
+    sandbox.write("agent.toml", &sandbox.enrollment("build-1", "token = { file = \"token\" }"));
+    sandbox.run(&["run", "--once"]).exits(4).says("with which an [[enroll]] with `create` makes its runner");
+}
+
+#[test]
+fn a_registration_token_without_prefix_as_that_of_a_runner_is_told_where_it_goes() {
+    let sandbox = super::sandbox_with(Gitlab::builder().registration_token("abcdefghij0123456789"));
+    sandbox.write("token", &sandbox.gitlab.instance_registration_token());
+    sandbox.write("agent.toml", &sandbox.enrollment("build-1", "token = { file = \"token\" }"));
+    let done = sandbox.run(&["run", "--once"]);
+    done.exits(3)
+        .says("a registration token belongs in `registration_token`")
+        .says("GitLab answers the same to all of these");
+    let (url, token) = (sandbox.gitlab.url(), sandbox.path("token").display().to_string());
+    let done = sandbox.run(&["register", "-n", "--name", "a", "--url", url.as_str(), "--token-file", &token]);
+    done.exits(3).says("or is given by --registration-token");
+}

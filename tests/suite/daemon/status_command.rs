@@ -49,6 +49,21 @@ fn status_prints_the_problem_and_the_timeout() {
 }
 
 #[test]
+fn status_that_waits_says_once_for_what() {
+    let sandbox = enrolled(Gitlab::builder(), "");
+    sandbox.write("token", "");
+    let _daemon = sandbox.start_serving();
+    let waiting = Process::start(sandbox.command(&["status", "--wait", "ready", "--timeout", "10m"]));
+    sandbox.wait("its word", |_| {
+        waiting.log().contains("waiting for up to 10m:\n  runner `build-1`: it is not registered yet; ")
+    });
+    assert!(waiting.log().contains("; it is tried again as soon as its file changes"), "{}", waiting.log());
+    sandbox.write("token", &sandbox.gitlab.instance_registration_token());
+    let output = waiting.end();
+    assert_eq!(output.exits(0).stderr.matches("waiting for").count(), 1);
+}
+
+#[test]
 fn unregistered_enrollment_is_not_ready_until_a_reload() {
     let sandbox = enrolled(Gitlab::builder(), "");
     let daemon = sandbox.start_serving();
