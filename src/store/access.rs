@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use super::wire::optional_text;
 use super::{Intent, JournalAnswer, Pending, Store, held, journal};
 use crate::files::{Access, OwnDirectory, Place};
 use crate::model::{AccessRecord, AccessTokenFacts, RunnerKey, Timestamp};
-use crate::secret::{Digest, Token, TokenError};
+use crate::secret::{Digest, Token, TokenError, sha256_hex};
 
 /// Incremented when a field changes its meaning; other schemas are rejected.
 const SCHEMA: u32 = 1;
@@ -38,7 +39,7 @@ const MAX_MARKS: usize = 32;
 
 /// The bits of the mode stay as they are, unlike those of config.toml: other programs of its owner may read the file.
 const TOKEN_RULES: FileRules =
-    FileRules { name: "the token file", copy: "access-token.copy", kept_mode: 0o777, is_whole: holds_token };
+    FileRules { name: "the token file", copy: copy_of, kept_mode: 0o777, is_whole: holds_token };
 
 /// The file of one access token with what is kept about it, on a disk thread.
 #[derive(Clone, Debug)]
@@ -362,6 +363,11 @@ fn read_note(note: &Place) -> Result<Vec<AccessMark>, Error> {
 
 fn find(path: &Path) -> Result<Place, Error> {
     Place::find(path).map_err(Error::io("read", path))
+}
+
+/// Each token file of a state directory has a recovery copy of its own.
+fn copy_of(path: &Path) -> String {
+    format!("access-token-{}.copy", &sha256_hex(path.as_os_str().as_bytes())[..16])
 }
 
 fn holds_token(content: &[u8]) -> bool {

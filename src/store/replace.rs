@@ -35,8 +35,8 @@ const COPY_HEADER: &str = "runner-agent copy 2 ";
 pub(super) struct FileRules {
     /// Its name, for the log.
     pub(super) name: &'static str,
-    /// The name of its recovery copy in the state directory.
-    pub(super) copy: &'static str,
+    /// The name of the recovery copy in the state directory of the file at a path.
+    pub(super) copy: fn(&Path) -> String,
     /// The permission bits that are kept.
     pub(super) kept_mode: u32,
     /// Whether a content is one that a process has written to its end.
@@ -45,7 +45,7 @@ pub(super) struct FileRules {
 
 /// A file with many tokens is not accessible to others.
 pub(super) const CONFIG_RULES: FileRules =
-    FileRules { name: "config.toml", copy: "config.copy", kept_mode: 0o770, is_whole: is_toml };
+    FileRules { name: "config.toml", copy: |_| "config.copy".to_owned(), kept_mode: 0o770, is_whole: is_toml };
 
 /// The file to replace.
 pub(super) struct ReplaceTarget<'a> {
@@ -313,7 +313,7 @@ impl ReplaceTarget<'_> {
     }
 
     fn copy(&self) -> Option<PathBuf> {
-        self.state.map(|state| state.join(self.rules.copy))
+        self.state.map(|state| state.join((self.rules.copy)(self.path())))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::sync::Mutex;
 
 use super::*;
 use crate::model::AccessRecord;
@@ -130,4 +131,34 @@ async fn what_is_kept_about_an_access_token_survives_a_crash_and_is_the_owners_a
     }
     file.clear().await.unwrap();
     assert!(file.pending().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn an_interrupted_write_of_one_token_file_is_not_settled_by_another_one() {
+    let mut home = AccessHome::new();
+    home.home.hooks.mount_point = true;
+    drop(home.home.open());
+    let state = home.home.state();
+    let copies = move || {
+        let files = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "copy")).collect::<Vec<_>>()
+    };
+    let seen = Arc::new(Mutex::new(None));
+    let (taken, list) = (Arc::clone(&seen), copies.clone());
+    home.home.hooks.before_rename = Some(Arc::new(Mutex::new(move |_: &Path| {
+        let [copy] = &list()[..] else { panic!("one copy") };
+        *taken.lock().unwrap() = Some((copy.clone(), fs::read(copy).unwrap()));
+    })));
+    home.file().replace(vec![token("glpat-old").digest()], token("glpat-new")).await.unwrap();
+    home.home.hooks.before_rename = None;
+    let (copy, content) = seen.lock().unwrap().take().unwrap();
+    // The write stops in the middle, and the agent looks at another file first.
+    fs::write(&home.path, "glpat-nld\n").unwrap();
+    fs::write(&copy, content).unwrap();
+    let other = home.home.directory.path().join("other-token");
+    fs::write(&other, "glpat-two\n").unwrap();
+    drop(AccessFile::new(home.home.open(), other, RunnerKey::access_token(&url())).lock().await.unwrap());
+    drop(home.file().lock().await.unwrap());
+    assert_eq!(home.content(), "glpat-new\n");
+    assert!(copies().is_empty());
 }
