@@ -231,9 +231,10 @@ pub struct ListArguments {
 
 /// Shows the status of the daemon's runners.
 ///
-/// Reads neither config.toml nor agent.toml. Exits with 5 if no daemon answers. With --wait, exits with 0 once
-/// every enrollment is registered and the server has accepted every token, and with 1 after --timeout; it also
-/// waits for a daemon that does not answer yet.
+/// Reads neither config.toml nor agent.toml. Exits with 0 if the daemon answers, whatever the state of its runners, and
+/// with 5 if no daemon answers. With --wait, exits with 0 once every enrollment is registered and the server has
+/// accepted every token, and with 1 after --timeout; it also waits for a daemon that does not answer yet, and says on
+/// stderr what it waits for.
 #[derive(Args, Debug)]
 pub struct StatusArguments {
     /// Wait until the daemon is ready

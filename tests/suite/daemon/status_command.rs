@@ -1,7 +1,7 @@
 //! `status` and `health`, which query the daemon.
 
 use super::enrolled;
-use test_support::{Output, Process, Sandbox};
+use test_support::{Output, PATIENCE, Process, Sandbox};
 
 use fake_gitlab::{Endpoint, Fault, Gitlab, NewRunner};
 use rustix::process::Signal;
@@ -46,6 +46,20 @@ fn status_prints_the_problem_and_the_timeout() {
     let (code, stdout, _) = texts(sandbox.run(&["health", "--ready"]));
     assert_eq!((code, stdout.lines().count()), (Some(1), 1));
     assert!(stdout.starts_with("not ready: runner `build-1`: "), "{stdout}");
+}
+
+#[test]
+fn status_says_once_what_it_waits_for() {
+    let sandbox = enrolled(Gitlab::builder(), "");
+    let refusal = serde_json::json!({ "message": "403 Forbidden - invalid token supplied" });
+    sandbox.gitlab.order(Endpoint::Register, Fault::json(403, refusal)).always();
+    let _daemon = sandbox.start_serving();
+    sandbox.wait_for_requests(Endpoint::Register, 1);
+    let waiting = sandbox.start(&["status", "--wait", "ready", "--timeout", "10m"]);
+    let why = "runner `build-1`: it is not registered yet; cannot register a runner";
+    assert!(waiting.wait_for(PATIENCE, |waiting| waiting.log().contains(why)), "{}", waiting.log());
+    let (_, stdout, stderr) = texts(waiting.stop(Signal::INT));
+    assert_eq!((stdout.as_str(), stderr.matches("waiting: not ready yet").count()), ("", 1), "{stderr}");
 }
 
 #[test]
