@@ -218,7 +218,8 @@ pub struct SocketArgument {
 
 /// Lists the runners in config.toml, without contacting a server.
 ///
-/// What the last verification said is in the state directory; without the rights to read it, the state is unknown.
+/// What the last verification said is in the state directory; without the rights to read it, the state is unknown. TOKEN
+/// is not the token, but its fingerprint: the first eight hex digits of its SHA-256.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ListArguments {
     /// Show a table of 80 columns
@@ -234,7 +235,7 @@ pub struct ListArguments {
 /// Reads neither config.toml nor agent.toml. Exits with 0 if the daemon answers, whatever the state of its runners, and
 /// with 5 if no daemon answers. With --wait, exits with 0 once every enrollment is registered and the server has
 /// accepted every token, and with 1 after --timeout; it also waits for a daemon that does not answer yet, and says on
-/// stderr what it waits for.
+/// stderr what it waits for. TOKEN is not the token, but its fingerprint: the first eight hex digits of its SHA-256.
 #[derive(Args, Debug)]
 pub struct StatusArguments {
     /// Wait until the daemon is ready

@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, Args, Command, CommandFactory as _, FromArgMatches as
 
 use super::arguments::{
     Arguments, CheckArguments, CompletionsArguments, DoctorArguments, FleetArguments, HealthArguments, InitArguments,
-    PlanArguments, RegisterArguments, ReloadArguments, RelocateArguments, RotateArguments, RunArguments,
+    ListArguments, PlanArguments, RegisterArguments, ReloadArguments, RelocateArguments, RotateArguments, RunArguments,
     SharedArguments, StatusArguments, UnregisterArguments, VerifyArguments,
 };
 
@@ -53,6 +53,7 @@ fn description(name: &str) -> Option<StyledStr> {
         "verify" => of::<VerifyArguments>(),
         "rotate" => of::<RotateArguments>(),
         "unregister" => of::<UnregisterArguments>(),
+        "list" => of::<ListArguments>(),
         "plan" => of::<PlanArguments>(),
         "check" => of::<CheckArguments>(),
         "doctor" => of::<DoctorArguments>(),

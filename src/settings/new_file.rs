@@ -76,7 +76,7 @@ const HEAD: &str = "\
 #
 # Lines that begin with `#` and no space are settings with their defaults; remove the `#` to use them. Changes take
 # effect when the file is saved. Secrets are never written here, only where they are:
-#   { file = \"name\" }        a file next to this one, of root, with mode 0600
+#   { file = \"name\" }        a file next to this one, of the user that runs the agent, with mode 0600
 #   { credential = \"name\" }  a credential of the systemd unit (LoadCredential=)
 #   { env = \"NAME\" }         an environment variable
 ";
