@@ -14,6 +14,7 @@ mod explorer;
 mod inventory;
 mod pace;
 mod policy;
+mod refusal;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -39,7 +40,8 @@ pub use inventory::{
     Addresses, Enrolled, Inventory, ManagedRunner, Related, Relation, inventory, relate, retake_inventory, runner_of,
     take_inventory, taken_keys,
 };
-pub use policy::{AtStop, at_stop, command_rules, deletion_at_stop, found_policy, rules};
+pub use policy::{AtStop, at_stop, at_stop_once_registered, command_rules, deletion_at_stop, found_policy, rules};
+pub use refusal::{expired_text, refusal_remedy};
 pub use report::{planned_report, record_report};
 
 /// What all drivers of a process share.

@@ -70,13 +70,12 @@ impl Owner {
         (group.ends_with(".service") && !is_session).then(|| Self::Unit(group.to_owned()))
     }
 
-    /// How to stop it.
-    #[must_use]
-    pub fn how_to_stop(&self) -> String {
+    /// What sends a signal to its main process, as an imperative: `run `systemctl kill --signal=QUIT a.service``.
+    fn how_to_signal(&self, signal: &str) -> String {
         match self {
-            Self::Unit(unit) => format!("run `systemctl stop {unit}`"),
-            Self::Container { engine: Some(engine), id } => format!("run `{engine} stop {id}`"),
-            Self::Container { engine: None, id } => format!("stop container {id}"),
+            Self::Unit(unit) => format!("run `systemctl kill --signal={signal} {unit}`"),
+            Self::Container { engine: Some(engine), id } => format!("run `{engine} kill --signal {signal} {id}`"),
+            Self::Container { engine: None, id } => format!("send {signal} to container {id}"),
         }
     }
 }
@@ -160,13 +159,14 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_stopped_by_what_it_belongs_to() {
-        for (owner, shown, stop) in [
-            (Owner::Unit("a.service".to_owned()), "unit a.service", "run `systemctl stop a.service`"),
-            (Owner::Container { engine: Some("podman"), id: "ab".to_owned() }, "container ab", "run `podman stop ab`"),
-            (Owner::Container { engine: None, id: "ab".to_owned() }, "container ab", "stop container ab"),
+    fn a_process_is_signalled_by_what_it_belongs_to() {
+        let podman = Owner::Container { engine: Some("podman"), id: "ab".to_owned() };
+        for (owner, shown, signalled) in [
+            (Owner::Unit("a.service".to_owned()), "unit a.service", "run `systemctl kill --signal=HUP a.service`"),
+            (podman, "container ab", "run `podman kill --signal HUP ab`"),
+            (Owner::Container { engine: None, id: "ab".to_owned() }, "container ab", "send HUP to container ab"),
         ] {
-            assert_eq!((owner.to_string().as_str(), owner.how_to_stop().as_str()), (shown, stop));
+            assert_eq!((owner.to_string().as_str(), owner.how_to_signal("HUP").as_str()), (shown, signalled));
         }
     }
 }

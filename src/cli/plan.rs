@@ -16,13 +16,15 @@ use super::text::{label, printable};
 use super::verify::not_verified;
 use super::{Error, Exit};
 use crate::engine::{
-    Asker, AtStop, Budget, Config, ManagedRunner, at_stop, deletion_at_stop, inventory, planned_report, rules,
+    Asker, AtStop, Budget, Config, ManagedRunner, at_stop, at_stop_once_registered, deletion_at_stop, inventory,
+    planned_report, rules,
 };
 use crate::gitlab::Client;
 use crate::lifecycle::{Goal, Outcome, State};
 use crate::limits::operations_at_once;
 use crate::model::{
-    PlannedRotation, RotationRule, RunnerKey, RunnerReport, StopAction, SystemId, Timestamp, format_span,
+    NextStep, PlannedRotation, RotationRule, RunnerKey, RunnerReport, StateName, Step, StopAction, SystemId, Timestamp,
+    Why, format_span,
 };
 use crate::ops::{Deletion, Enrollment, EntryFate, Identity, Ops, Runner};
 use crate::settings::{self, Settings, this_program};
@@ -117,7 +119,8 @@ async fn verified(session: CommandSession) -> Result<Rows, Error> {
 async fn verify(session: &CommandSession, managed: ManagedRunner) -> (Exit, RunnerReport) {
     let enrollment = managed.enrollment.clone();
     let (config, system_id) = (&session.config, session.ops().system_id());
-    if managed.runner.record.credential.is_none() {
+    // A verification would make the manager of a retired one again.
+    if managed.runner.record.credential.is_none() || is_retired(&managed.runner) {
         let state = managed.runner.initial_state(&config.timing, session.now());
         let report = report(config, &managed.runner, enrollment.as_deref(), &state, system_id, session.now());
         return (Exit::Done, report);
@@ -152,18 +155,43 @@ fn report(
 ) -> RunnerReport {
     let rules = rules(config, runner, enrollment, system_id);
     let wanted_name = enrollment.map(|enrollment| enrollment.entry.name.clone());
-    let report = planned_report(runner, state, &rules, now);
-    let is_unregistered = match at_stop(config, runner, enrollment, state) {
+    let mut report = planned_report(runner, state, &rules, now);
+    if is_retired(runner) {
+        (report.state, report.since) = (StateName::Retired, runner.record.since);
+        report.next = report
+            .next
+            .map(|next| NextStep { why: if next.step == Step::Verify { Why::Revive } else { next.why }, ..next });
+    }
+    let is_to_be_registered = report.next.as_ref().is_some_and(|next| next.step == Step::Register);
+    let expected = enrollment.filter(|_| is_to_be_registered).map(|enrollment| registered(runner, enrollment));
+    let at_stop = match &expected {
+        Some(expected) => at_stop_once_registered(config, expected, enrollment),
+        None => at_stop(config, runner, enrollment, state),
+    };
+    let is_unregistered = match at_stop {
         AtStop::Keep | AtStop::TokenLost => false,
         AtStop::Unregister => true,
         AtStop::UnregisterRenewable => enrollment.is_some_and(|it| it.source.secret().read().is_ok()),
     };
-    let at_stop = match deletion_at_stop(config, runner) {
+    let at_stop = match deletion_at_stop(config, expected.as_ref().unwrap_or(runner)) {
         _ if !is_unregistered => StopAction::Keep,
         Deletion::Runner | Deletion::SharedRunner => StopAction::DeleteRunner,
         Deletion::Manager => StopAction::DeleteManager,
     };
     RunnerReport { name: report.name.clone().or(wanted_name), at_stop: Some(at_stop), ..report }
+}
+
+/// Whether it was unregistered here, by a stop or a command, and not taken up since.
+fn is_retired(runner: &Runner) -> bool {
+    runner.record.state == Some(StateName::Retired)
+}
+
+/// The runner as the registration of its enrollment makes it, as far as a later stop depends on that.
+fn registered(runner: &Runner, enrollment: &Enrollment) -> Runner {
+    let mut registered = runner.clone();
+    registered.record.origin = enrollment.source.origin();
+    registered.record.enrollment = Some(enrollment.key.as_str().to_owned());
+    registered
 }
 
 /// Names that enrollments have recorded.
@@ -178,7 +206,7 @@ async fn expected_system_id(store: &Store) -> Result<SystemId, Error> {
     store.expected_system_id().await?.map_or_else(unknown, Ok)
 }
 
-const HEADINGS: [&str; 8] = ["NAME", "ID", "URL", "STATE", "EXPIRES", "NEXT", "ROTATION", "AT STOP"];
+const HEADINGS: [&str; 8] = ["NAME", "ID", "URL", "STATE", "EXPIRES", "AT START", "ROTATION", "AT STOP"];
 
 fn table<R: Borrow<RunnerReport>>(runners: &[R], now: Timestamp) -> impl Iterator<Item = String> {
     let rows = || runners.iter().map(move |runner| row(runner.borrow(), now));

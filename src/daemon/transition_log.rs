@@ -1,11 +1,20 @@
 //! What the log says when a runner changes its state, with the remedy.
 
-use crate::lifecycle::{State, Trouble};
+use crate::engine::{expired_text, refusal_remedy};
+use crate::lifecycle::{Rejected, Rejection, State, Trouble};
 use crate::model::{StateName, Timestamp, format_span};
-use crate::ops::Runner;
+use crate::ops::{Enrollment, Runner};
+use crate::store::Record;
 
 /// Logs that a state was entered. An error asks a person to act.
-pub(super) fn log_transition(runner: &Runner, before: StateName, state: &State, now: Timestamp) {
+pub(super) fn log_transition(
+    runner: &Runner,
+    enrollment: Option<&Enrollment>,
+    before: StateName,
+    state: &State,
+    now: Timestamp,
+) {
+    let record = &runner.record;
     let (runner, from, to) = (runner.label(), before.as_str(), state.name().as_str());
     match state {
         // Its registration was logged already.
@@ -15,7 +24,14 @@ pub(super) fn log_transition(runner: &Runner, before: StateName, state: &State, 
         }
         State::Uncertain(_) => tracing::warn!(runner, from, to, "{LOST}"),
         State::Rejected(rejected) => {
-            tracing::error!(runner, from, to, rejection = rejected.rejection.as_str(), "{REFUSED}");
+            tracing::error!(
+                runner,
+                from,
+                to,
+                rejection = rejected.rejection.as_str(),
+                "{}",
+                refused(record, rejected, enrollment, now)
+            );
         }
         State::NotRenewable(state) => {
             let left = state.validity.left(now).map(format_span);
@@ -29,20 +45,31 @@ pub(super) fn log_transition(runner: &Runner, before: StateName, state: &State, 
 }
 
 /// The problem of a state in one sentence, with the remedy; `None` if there is none.
-pub(super) fn sentence(state: &State) -> Option<String> {
+pub(super) fn sentence(
+    record: &Record,
+    state: &State,
+    enrollment: Option<&Enrollment>,
+    now: Timestamp,
+) -> Option<String> {
     match state {
         State::Active(_) | State::Unregistered(_) | State::Retired { .. } => None,
         State::Uncertain(_) => Some(LOST.to_owned()),
-        State::Rejected(_) => Some(REFUSED.to_owned()),
+        State::Rejected(rejected) => Some(refused(record, rejected, enrollment, now)),
         State::NotRenewable(_) => Some(NOT_RENEWED.to_owned()),
         State::Failed(failed) => Some(format!("{STUCK}: {}", remedy(failed.trouble))),
     }
 }
 
 const LOST: &str = "the answer to a rotation was lost: verifying the old token before anything else";
-const REFUSED: &str = "the server refuses the token: register the runner again, or reset its token in GitLab and put the new one into config.toml";
 const NOT_RENEWED: &str = "the server does not renew this token: create a new runner before the token expires";
 const STUCK: &str = "needs attention";
+
+fn refused(record: &Record, rejected: &Rejected, enrollment: Option<&Enrollment>, now: Timestamp) -> String {
+    let expired = expired_text(record, Some(&rejected.validity), enrollment, now);
+    expired
+        .filter(|_| rejected.rejection == Rejection::Expired)
+        .unwrap_or_else(|| format!("the server refuses the token: {}", refusal_remedy(record, enrollment)))
+}
 
 fn remedy(trouble: Trouble) -> &'static str {
     match trouble {

@@ -90,6 +90,8 @@ pub(super) struct Worker<S, D, C> {
     ongoing_failure: Option<Box<OngoingFailure>>,
     /// What a comparison with config.toml that failed was to do, which the next one makes up for.
     missed: Option<UnregisteredElsewhere>,
+    /// Whether this machine's manager of the runner was deleted before the worker began, and is not made again yet.
+    is_to_be_revived: bool,
 }
 
 impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
@@ -102,9 +104,10 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         let key = managed.runner.record.key.clone();
         let before =
             if managed.runner.record.credential.is_some() { StateName::Active } else { StateName::Unregistered };
+        let is_to_be_revived = before == StateName::Active && managed.runner.record.state == Some(StateName::Retired);
         let driver = Driver::new(Rc::clone(&shared.engine), managed, config, Asker::Daemon);
         let (acceptance, ongoing_failure) = (Acceptance::default(), None);
-        let worker = Self { shared, key, driver, secrets, acceptance, ongoing_failure, missed: None };
+        let worker = Self { shared, key, driver, secrets, acceptance, ongoing_failure, missed: None, is_to_be_revived };
         worker.log_transition(before);
         worker
     }
@@ -245,6 +248,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         }
         self.count(report);
         self.log_step(report, old_id);
+        self.log_revival(report);
         self.track_failure(report);
         self.log_transition(before);
     }
@@ -259,7 +263,8 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
 
     fn log_transition(&self, before: StateName) {
         if self.driver.state().name() != before {
-            log_transition(&self.driver.runner, before, self.driver.state(), self.driver.now());
+            let Driver { runner, enrollment, .. } = &self.driver;
+            log_transition(runner, enrollment.as_deref(), before, self.driver.state(), self.driver.now());
         }
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Config, Engine, ManagedRunner, command_rules, planned_report, rules};
+use super::{Config, Engine, ManagedRunner, command_rules, expired_text, planned_report, rules};
 use crate::clock::{Clock, ServerTime, Skew};
 use crate::error_chain::chain;
 use crate::gitlab::ErrorClass;
@@ -244,6 +244,10 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             self.enter(*outcome);
         }
         let mut report = report;
+        if let Some(StepFailure::Operation(error)) = &mut report.failure {
+            let enrollment = self.enrollment.as_deref();
+            error.explain_refusal(expired_text(&self.runner.record, self.state.validity(), enrollment, self.now()));
+        }
         if report.step != Step::Unregister {
             self.settle(&mut report).await;
             self.notice_go_ahead(&mut report).await;

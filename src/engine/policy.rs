@@ -111,8 +111,16 @@ pub fn at_stop(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>
     if runner.record.credential.is_none() {
         return AtStop::Keep;
     }
-    match config.policy_of(runner).unregister.unwrap_or(config.shutdown.unregister) {
+    match at_stop_once_registered(config, runner, enrollment) {
         _ if is_lost => AtStop::TokenLost,
+        at_stop => at_stop,
+    }
+}
+
+/// What a stop of the daemon that unregisters does with a runner once it is registered and its token is known.
+#[must_use]
+pub fn at_stop_once_registered(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>) -> AtStop {
+    match config.policy_of(runner).unregister.unwrap_or(config.shutdown.unregister) {
         Unregister::Never => AtStop::Keep,
         Unregister::All => AtStop::Unregister,
         Unregister::Enrolled if enrollment.is_none() => AtStop::Keep,

@@ -47,10 +47,21 @@ impl Process {
         ids.into_iter().find(|id| has_any(*id, &sockets)).map(Self::find)
     }
 
-    /// How to stop it.
+    /// How to look at it, reload it and stop it, if it is a daemon of this program. The way to stop it is QUIT, because
+    /// TERM and `systemctl stop` unregister runners.
     #[must_use]
-    pub fn how_to_stop(&self) -> String {
-        self.owner.as_ref().map_or_else(|| format!("run `kill {}`", self.id), Owner::how_to_stop)
+    pub fn how_to_manage(&self) -> String {
+        format!(
+            "`runner-agent status` shows what it does; to reload changed settings, {}; to stop it without unregistering \
+             runners, {}",
+            self.how_to_signal("HUP"),
+            self.how_to_signal("QUIT")
+        )
+    }
+
+    fn how_to_signal(&self, signal: &str) -> String {
+        let plain = || format!("run `kill -{signal} {}`", self.id);
+        self.owner.as_ref().map_or_else(plain, |owner| owner.how_to_signal(signal))
     }
 }
 
@@ -111,14 +122,17 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_named_with_its_owner_and_stopped_by_it() {
+    fn a_process_is_named_with_its_owner_and_signalled_through_it() {
         let unit = Process { id: 7, owner: Some(Owner::Unit("a.service".to_owned())) };
-        assert_eq!(
-            (unit.to_string(), unit.how_to_stop()),
-            ("process 7 of unit a.service".to_owned(), "run `systemctl stop a.service`".to_owned())
-        );
+        assert_eq!(unit.to_string(), "process 7 of unit a.service");
+        assert!(unit.how_to_manage().ends_with("run `systemctl kill --signal=QUIT a.service`"));
         let plain = Process::written(7);
-        assert_eq!((plain.to_string(), plain.how_to_stop()), ("process 7".to_owned(), "run `kill 7`".to_owned()));
+        assert_eq!(plain.to_string(), "process 7");
+        assert_eq!(
+            plain.how_to_manage(),
+            "`runner-agent status` shows what it does; to reload changed settings, run `kill -HUP 7`; to stop it without \
+             unregistering runners, run `kill -QUIT 7`"
+        );
     }
 
     #[test]

@@ -130,6 +130,8 @@ named_enum! {
         Recovery = "recovery",
         /// A person or a stop asks for it.
         Requested = "requested",
+        /// This machine's manager was deleted at a stop: the verification makes it again.
+        Revive = "revive",
     }
 }
 

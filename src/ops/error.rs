@@ -354,6 +354,20 @@ impl Error {
         Some(failure)
     }
 
+    /// Gives a refusal of the runner's token a better hint than the general one, if there is one.
+    pub fn explain_refusal(&mut self, hint: Option<String>) {
+        let (Self::Asking(failure) | Self::Changing(failure)) = self else { return };
+        if failure.disposition == Disposition::Refused && hint.is_some() {
+            failure.hint = hint;
+        }
+    }
+
+    /// Whether the server refuses the runner's token.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        self.failure().is_some_and(|failure| failure.disposition == Disposition::Refused)
+    }
+
     /// Server time, if the server answered.
     #[must_use]
     pub fn date(&self) -> Option<Timestamp> {

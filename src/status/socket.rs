@@ -63,7 +63,7 @@ fn remove_stale(place: &Place) -> io::Result<()> {
         Err(Errno::CONNREFUSED) => place.remove().map(drop),
         Err(Errno::NOENT) => Ok(()),
         Ok(holder) => {
-            let holder = holder.map(|holder| format!(": {holder}, {}", holder.how_to_stop()));
+            let holder = holder.map(|holder| format!(": {holder}; {}", holder.how_to_manage()));
             Err(in_use(&holder.unwrap_or_default()))
         }
         // A full backlog: the listener is alive but does not accept.

@@ -152,10 +152,10 @@ pub enum Error {
     },
     /// Another daemon serves this config.toml.
     #[error(
-        "another runner-agent{} serves this config.toml (`{}` is locked): stop it first, or let it do the work{}",
+        "another runner-agent{} serves this config.toml (`{}` is locked): {}",
         holder.as_ref().map_or_else(String::new, |holder| format!(" ({holder})")),
         path.display(),
-        holder.as_ref().map_or_else(String::new, |holder| format!(": {}", holder.how_to_stop()))
+        holder.as_ref().map_or_else(|| "`runner-agent status` shows what it does".to_owned(), Process::how_to_manage)
     )]
     InstanceLocked {
         /// The lock file.

@@ -7,6 +7,7 @@ mod changes;
 mod containers;
 mod crashes;
 mod ends;
+mod expired;
 mod lives;
 mod machine;
 mod once;

@@ -40,6 +40,9 @@ pub(super) struct Row {
     pub(super) exit: Exit,
     #[serde(skip)]
     pub(super) is_of_runner: bool,
+    /// Whether it is a note that nothing was checked.
+    #[serde(skip)]
+    is_untested: bool,
 }
 
 impl Row {
@@ -52,6 +55,7 @@ impl Row {
             remedy: None,
             exit: Exit::Done,
             is_of_runner: false,
+            is_untested: false,
         }
     }
 
@@ -61,6 +65,11 @@ impl Row {
 
     pub(super) fn note(subject: &str, check: &'static str, message: &str) -> Self {
         Self::new(subject, check, RowResult::Note, message)
+    }
+
+    /// A note that the check was left out, and why.
+    pub(super) fn untested(subject: &str, check: &'static str, why: &str) -> Self {
+        Self { is_untested: true, ..Self::note(subject, check, &format!("not tested: {why}")) }
     }
 
     pub(super) fn warning(subject: &str, check: &'static str, message: &str) -> Self {
@@ -94,6 +103,7 @@ impl Row {
     /// A line, and one for the remedy.
     pub(super) fn text(&self, marks: Marks) -> String {
         let mark = match self.result {
+            RowResult::Note if self.is_untested => '-',
             RowResult::Ok | RowResult::Note => marks.ok,
             RowResult::Warning => '!',
             RowResult::Error => marks.error,

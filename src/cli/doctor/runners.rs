@@ -8,9 +8,9 @@ use super::super::text::{expiry_text, label};
 use super::super::{Error, Exit};
 use super::row::Row;
 use super::servers::is_reachable;
-use crate::engine::{Config, Inventory, ManagedRunner, planned_report, record_report, rules};
+use crate::engine::{Config, Inventory, ManagedRunner, expired_text, planned_report, record_report, rules};
 use crate::error_chain::chain;
-use crate::gitlab::{self, Answer, Client, Info, Verified};
+use crate::gitlab::{self, Answer, Client, Disposition, Info, Verified};
 use crate::limits::operations_at_once;
 use crate::model::{RotationRule, RunnerReport, ServerUrl, Site, StateName, SystemId, Timestamp, format_span};
 use crate::secret::{Token, TokenPurpose};
@@ -28,7 +28,22 @@ pub(super) struct Patient<'a> {
 /// The server's answer about a token; `None` if it was not asked, for this reason.
 enum Asked {
     Answered(Result<Answer<Verified>, gitlab::Error>),
-    NotAsked(&'static str, Exit),
+    NotAsked(NotAsked),
+}
+
+/// Why the server was not asked.
+#[derive(Clone, Copy)]
+struct NotAsked {
+    why: &'static str,
+    /// How to have it asked; `None` if the reason says it.
+    remedy: Option<&'static str>,
+    exit: Exit,
+}
+
+impl NotAsked {
+    const fn new(why: &'static str, exit: Exit) -> Self {
+        Self { why, remedy: None, exit }
+    }
 }
 
 /// What was found about the runners.
@@ -58,8 +73,8 @@ pub(super) async fn examine(
         {
             let request = match request(managed, patient, system_id.as_ref()) {
                 Ok(request) => request,
-                Err((why, exit)) => {
-                    answers[position] = Some(Asked::NotAsked(why, exit));
+                Err(reason) => {
+                    answers[position] = Some(Asked::NotAsked(reason));
                     continue;
                 }
             };
@@ -78,7 +93,7 @@ pub(super) async fn examine(
     let now = context.now();
     let mut examined = Examined { rows: Vec::new(), releases: Vec::new() };
     for (managed, asked) in inventory.runners.iter().zip(answers) {
-        let asked = asked.unwrap_or(Asked::NotAsked("it was not asked about", Exit::Failed));
+        let asked = asked.unwrap_or(Asked::NotAsked(NotAsked::new("it was not asked about", Exit::Failed)));
         let rows = rows(managed, &asked, patient.config, system_id.as_ref(), now);
         examined.rows.extend(rows.into_iter().map(Row::of_runner));
         if let Asked::Answered(Ok(answer)) = &asked {
@@ -91,28 +106,36 @@ pub(super) async fn examine(
     Ok(examined)
 }
 
+/// How to find out whether a token registers a runner.
+const REGISTER: &str = "whether its token is good shows when it registers: start the daemon, then `runner-agent status --wait ready`; or `runner-agent run --once`";
+
 /// What to ask about a runner, or why nothing is asked.
 fn request(
     managed: &ManagedRunner,
     patient: &Patient<'_>,
     system_id: Option<&SystemId>,
-) -> Result<(Site, Token, SystemId), (&'static str, Exit)> {
+) -> Result<(Site, Token, SystemId), NotAsked> {
     let runner = &managed.runner;
     // A verification would make this machine's manager again.
     if runner.is_unregistered() || runner.record.state == Some(StateName::Retired) {
-        return Err(("it was unregistered here, and is not verified: that would make its manager again", Exit::Done));
+        let why = "it was unregistered here, and a verification would make its manager again";
+        return Err(NotAsked {
+            remedy: Some("the next start of the daemon takes it up again"),
+            ..NotAsked::new(why, Exit::Done)
+        });
     }
     let Some(credential) = &runner.record.credential else {
-        return Err(("it is not registered yet", Exit::Done));
+        let why = "it is not registered yet";
+        return Err(NotAsked { remedy: Some(REGISTER), ..NotAsked::new(why, Exit::Done) });
     };
     if TokenPurpose::Runner.check(&credential.token).is_err() {
-        return Err(("its token is of another kind, and is not sent", Exit::Usage));
+        return Err(NotAsked::new("its token is of another kind, and is not sent", Exit::Usage));
     }
     if !is_reachable(patient.reachable, &runner.site) {
-        return Err(("its server could not be asked", Exit::Unreachable));
+        return Err(NotAsked::new("its server could not be asked", Exit::Unreachable));
     }
     let Some(system_id) = system_id else {
-        return Err(("this machine has no system_id yet: `runner-agent verify` makes one", Exit::Done));
+        return Err(NotAsked::new("this machine has no system_id yet: `runner-agent verify` makes one", Exit::Done));
     };
     Ok((runner.site.clone(), credential.token.clone(), system_id.clone()))
 }
@@ -132,11 +155,16 @@ fn rows(
     let kind = runner.record.credential.as_ref().map(|credential| kind(&credential.token));
     let with_kind = |text: &str| kind.as_ref().map_or_else(|| text.to_owned(), |kind| format!("{kind}: {text}"));
     let token = match asked {
-        Asked::NotAsked(why, Exit::Done) => Row::note(&subject, "token", why),
-        Asked::NotAsked(why, exit) => Row::error(&subject, "token", &with_kind(why), *exit),
+        Asked::NotAsked(NotAsked { why, remedy, exit: Exit::Done }) => {
+            Row::untested(&subject, "token", why).with_remedy(*remedy)
+        }
+        Asked::NotAsked(NotAsked { why, exit, .. }) => Row::error(&subject, "token", &with_kind(why), *exit),
         Asked::Answered(Err(error)) => {
+            let is_refused = error.disposition() == Disposition::Refused;
+            let validity = runner.validity(now).filter(|_| is_refused);
+            let expired = expired_text(&runner.record, validity.as_ref(), managed.enrollment.as_deref(), now);
             Row::error(&subject, "token", &with_kind(&chain(error).to_string()), of_class(error.class()))
-                .with_remedy(error.hint())
+                .with_remedy(expired.as_deref().or(error.hint()))
         }
         Asked::Answered(Ok(answer)) => {
             let Verified { id, expiry, legacy } = answer.value;
@@ -155,7 +183,8 @@ fn rows(
             }
         }
     };
-    let can_be_good = matches!(asked, Asked::Answered(Ok(_)) | Asked::NotAsked(_, Exit::Unreachable));
+    let can_be_good =
+        matches!(asked, Asked::Answered(Ok(_)) | Asked::NotAsked(NotAsked { exit: Exit::Unreachable, .. }));
     let rotation =
         system_id.filter(|_| can_be_good).map(|system_id| rotation(&subject, managed, asked, config, system_id, now));
     std::iter::once(token).chain(rotation).collect()
@@ -180,7 +209,7 @@ fn rotation(
     let report = planned_report(runner, &state, &rules, now);
     let answered = match asked {
         Asked::Answered(Ok(answer)) => Some(answer.value),
-        Asked::Answered(Err(_)) | Asked::NotAsked(..) => None,
+        Asked::Answered(Err(_)) | Asked::NotAsked(_) => None,
     };
     let expires_at = answered.and_then(|verified| verified.expiry.at()).or(report.token_expires_at);
     if runner.record.state == Some(StateName::NotRenewable) || report.state == StateName::NotRenewable {

@@ -13,8 +13,12 @@ use crate::ops::{self, Disk, Server};
 /// What fails, for as long as it does.
 pub(super) struct OngoingFailure {
     step: Step,
-    /// Why, with all causes and the remedy.
-    pub(super) text: String,
+    /// Why, with all causes.
+    cause: String,
+    /// The remedy.
+    hint: Option<String>,
+    /// Whether the server refused the token.
+    is_refusal: bool,
     /// Whether a secret could not be read.
     is_about_secret: bool,
     /// The next error is logged once less than this is left of the token.
@@ -22,6 +26,17 @@ pub(super) struct OngoingFailure {
 }
 
 impl OngoingFailure {
+    /// Why, with all causes and the remedy.
+    pub(super) fn text(&self) -> String {
+        let hint = self.hint.as_ref().map(|hint| format!(": {hint}"));
+        format!("{}{}", self.cause, hint.unwrap_or_default())
+    }
+
+    /// The same beside a text that says what to do about a refused token.
+    pub(super) fn text_beside_refusal(&self) -> String {
+        if self.is_refusal { self.cause.clone() } else { self.text() }
+    }
+
     /// Whether the token cannot be replaced although it is time.
     pub(super) fn is_about_rotation(&self) -> bool {
         self.step == Step::Rotate
@@ -74,9 +89,10 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         self.ongoing_failure = match former {
             Some(former) if former.step != step => Some(former),
             Some(_) | None => {
-                let text = hint.map_or_else(|| text.to_string(), |hint| format!("{text}: {hint}"));
                 let is_about_secret = matches!(failure, StepFailure::Operation(ops::Error::Secret(_)));
-                Some(Box::new(OngoingFailure { step, text, is_about_secret, loud_below }))
+                let is_refusal = matches!(failure, StepFailure::Operation(error) if error.is_refusal());
+                let (cause, hint) = (text.to_string(), hint.map(str::to_owned));
+                Some(Box::new(OngoingFailure { step, cause, hint, is_refusal, is_about_secret, loud_below }))
             }
         };
     }

@@ -84,9 +84,16 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
 
     /// The runner's problem in one sentence.
     fn trouble(&self) -> Option<String> {
-        let of_state = sentence(self.driver.state()).or_else(|| self.is_unsaved().then(|| UNSAVED.to_owned()));
+        let driver = &self.driver;
+        let of_state = sentence(&driver.runner.record, driver.state(), driver.enrollment.as_deref(), driver.now())
+            .or_else(|| self.is_unsaved().then(|| UNSAVED.to_owned()));
         let of_state = of_state.or_else(|| self.given_away());
-        join(of_state, self.failure_text())
+        let failure = match driver.state() {
+            // The state has the remedy already.
+            State::Rejected(_) => self.ongoing_failure.as_deref().map(OngoingFailure::text_beside_refusal),
+            _ => self.failure_text(),
+        };
+        join(of_state, failure)
     }
 
     /// Why it is not ready, in one sentence.
@@ -122,7 +129,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     }
 
     fn failure_text(&self) -> Option<String> {
-        self.ongoing_failure.as_ref().map(|failure| failure.text.clone())
+        self.ongoing_failure.as_deref().map(OngoingFailure::text)
     }
 
     fn is_unsaved(&self) -> bool {

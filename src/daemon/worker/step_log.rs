@@ -53,4 +53,14 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             }
         }
     }
+
+    /// Logs once that a runner whose manager a stop has deleted has its manager again.
+    pub(super) fn log_revival(&mut self, report: &StepReport) {
+        let is_made_again = |outcome: &Outcome| matches!(outcome, Outcome::Accepted(_) | Outcome::Adopted(_));
+        if self.is_to_be_revived && report.outcomes.iter().any(is_made_again) {
+            self.is_to_be_revived = false;
+            let (runner, id) = (self.driver.runner.label(), self.driver.runner.record.id.map(RunnerId::number));
+            tracing::info!(runner, id, "this machine, which was unregistered from the runner, is its manager again");
+        }
+    }
 }

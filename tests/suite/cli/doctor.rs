@@ -233,3 +233,15 @@ fn a_bundle_has_what_a_bug_report_needs_and_no_secret() {
     sandbox.run(&["doctor", "--bundle", "bundle.json"]).exits(4).says("cannot write the bundle");
     assert_eq!(sandbox.read("bundle.json"), bundle);
 }
+
+#[test]
+fn the_token_of_a_runner_that_is_not_registered_yet_is_called_untested() {
+    let sandbox = super::sandbox();
+    sandbox.write("token", "glrt-of_no_runner");
+    sandbox.write("agent.toml", &sandbox.enrollment("build-1", "token = { file = \"token\" }"));
+    let text = sandbox.run(&["doctor"]).exits(0).stdout.clone();
+    let mut lines =
+        text.lines().skip_while(|line| !line.starts_with("  - token: not tested: it is not registered yet"));
+    assert!(lines.next().is_some(), "{text}");
+    assert!(lines.next().unwrap().contains("`runner-agent status --wait ready`"), "{text}");
+}

@@ -22,6 +22,7 @@ fn plan_says_what_is_next_and_what_a_stop_deletes_without_a_request() {
         let text = sandbox.run(args).exits(0).stdout.clone();
         let line = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
         assert!(line("build-1").contains("register ") && line("build-1").contains("not registered"), "{text}");
+        assert!(line("build-1").ends_with("delete runner"), "{text}");
         assert!(line("found").contains("verify ") && line("found").contains("(last resort)"), "{text}");
         assert!(line("found").ends_with("keep"), "{text}");
     }
@@ -52,6 +53,44 @@ fn plan_follows_the_settings_beside_a_running_daemon() {
     let text = sandbox.run(&["plan"]).exits(0).stdout.clone();
     assert!(text.lines().any(|line| line.starts_with("found") && line.contains("  never  ")), "{text}");
     daemon.stop(Signal::QUIT).exits(0);
+}
+
+#[test]
+fn plan_says_that_a_start_revives_a_retired_runner() {
+    let sandbox = super::sandbox();
+    let (_, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+    sandbox.write("token", &token);
+    sandbox.write("agent.toml", &sandbox.enrollment("build-1", "token = { file = \"token\" }"));
+    let planned = |args: &[&str]| {
+        let runner = sandbox.run(args).exits(0).runners()[0].clone();
+        [&runner["state"], &runner["next"]["step"], &runner["next"]["why"], &runner["at_stop"]]
+            .map(|value| value.as_str().unwrap().to_owned())
+    };
+    let before = planned(&["plan", "--output", "json"]);
+    assert_eq!(before, ["unregistered", "register", "not_registered", "delete_manager"]);
+    let is_ready = |sandbox: &Sandbox| sandbox.config().contains("build-1");
+    let daemon = sandbox.start_serving();
+    sandbox.wait("the registration", is_ready);
+    daemon.stop(Signal::TERM).exits(0);
+    let asked = sandbox.gitlab.requests_to(Endpoint::Verify).len();
+    for args in [&["plan", "--output", "json"][..], &["plan", "--verify", "--output", "json"]] {
+        assert_eq!(planned(args), ["retired", "verify", "revive", "delete_manager"]);
+    }
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Verify).len(), asked, "a plan makes no manager");
+    let daemon = sandbox.start_serving();
+    sandbox.wait("the verification", |sandbox| sandbox.gitlab.requests_to(Endpoint::Verify).len() > asked);
+    daemon.stop(Signal::TERM).exits(0).says("which was unregistered from the runner, is its manager again");
+}
+
+#[test]
+fn plan_says_that_a_start_registers_an_unregistered_runner_again() {
+    let sandbox = sandbox();
+    let daemon = sandbox.start_serving();
+    sandbox.wait("the registration", |sandbox| sandbox.config().contains("build-1"));
+    daemon.stop(Signal::TERM).exits(0);
+    let text = sandbox.run(&["plan"]).exits(0).stdout.clone();
+    let line = text.lines().find(|line| line.starts_with("build-1")).unwrap();
+    assert!(line.contains("retired") && line.contains("register ") && line.ends_with("delete runner"), "{text}");
 }
 
 #[test]

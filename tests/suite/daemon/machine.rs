@@ -7,11 +7,11 @@ use jiff::SignedDuration;
 use rustix::process::Signal;
 
 #[test]
-fn a_second_daemon_names_the_first_and_how_to_stop_it() {
+fn a_second_daemon_names_the_first_and_how_to_manage_it() {
     let sandbox = super::sandbox(Gitlab::builder());
     let first = sandbox.start_serving();
     let process = format!("process {}", first.pid());
-    sandbox.run(&["run"]).exits(4).says(&process).says("stop it first, or let it do the work: ");
+    sandbox.run(&["run"]).exits(4).says(&process).says("`runner-agent status` shows what it does");
     // Another config.toml with the same socket.
     let config = sandbox.write("other/config.toml", "").display().to_string();
     let socket = sandbox.path("run/agent.sock").display().to_string();
