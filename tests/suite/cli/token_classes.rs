@@ -60,7 +60,7 @@ fn token_of_another_class_in_a_variable_is_refused() {
         for command in [&["register", "-n"][..], &["run"]] {
             let done = sandbox.run_with(command, &[("CI_SERVER_URL", &url), (variable, &access)]);
             is_refused(&sandbox, &done, "access token (glpat-)", purpose);
-            done.says(variable).says("--access-token-file");
+            done.says(variable).says("--access-token-file").says("`create` in an [[enroll]]");
         }
     }
     let variables = [("CI_SERVER_URL", url.as_str()), ("GITLAB_TOKEN", &format!("glrt-{SECRET}"))];
@@ -103,7 +103,7 @@ fn registration_token_given_as_a_runners_token_is_not_the_runner_that_it_registe
     let url = sandbox.gitlab.url();
     sandbox.run(&["register", "-n", "--name", "a", "--url", &url, "--registration-token-file", &secret]).exits(0);
     let done = sandbox.run(&["register", "-n", "--name", "b", "--url", &url, "--token-file", &secret]);
-    done.exits(3).says("runner `b`");
+    done.exits(3).says("runner `b`").says("a registration token belongs into `registration_token`");
     assert!(!done.stdout.contains("registered already"), "{done:?}");
     assert!(!sandbox.config().contains("\"b\""));
 }

@@ -63,6 +63,23 @@ fn status_says_once_what_it_waits_for() {
 }
 
 #[test]
+fn refused_token_file_is_named_and_its_change_is_noticed() {
+    for key in ["registration_token", "token"] {
+        let sandbox = enrolled(Gitlab::builder(), "");
+        sandbox.write("agent.toml", &sandbox.enrollment("build-1", &format!("{key} = {{ file = \"token\" }}")));
+        sandbox.write("token", "a-wrong-token");
+        let _daemon = sandbox.start_serving();
+        let expected = format!("a change of the file `{}` is noticed at once", sandbox.path("token").display());
+        sandbox.wait("the status to name the file", |sandbox| texts(sandbox.run(&["status"])).1.contains(&expected));
+        let (_, created) = sandbox.gitlab.add_runner(NewRunner::instance());
+        let token = if key == "token" { created } else { sandbox.gitlab.instance_registration_token() };
+        sandbox.write("token", &token);
+        assert_eq!(sandbox.run(&["status", "--wait", "ready"]).code, Some(0));
+        assert!(!texts(sandbox.run(&["status"])).1.contains("noticed"));
+    }
+}
+
+#[test]
 fn unregistered_enrollment_is_not_ready_until_a_reload() {
     let sandbox = enrolled(Gitlab::builder(), "");
     let daemon = sandbox.start_serving();
