@@ -5,6 +5,7 @@
 //! `unicode-width` are used here and nowhere else.
 
 mod access_text;
+pub mod access_token;
 pub mod arguments;
 mod check;
 mod completions;
@@ -189,6 +190,9 @@ fn work(command: Command, context: &Context<'_>, runtime: &Runtime, signals: Sig
         }
         Command::Shared(arguments) => {
             one_shot(runtime, signals, reporter, |interrupt| shared::shared(context, *arguments, interrupt))
+        }
+        Command::AccessToken(arguments) => {
+            one_shot(runtime, signals, reporter, |interrupt| access_token::access_token(context, *arguments, interrupt))
         }
         Command::Unregister(arguments) => {
             one_shot(runtime, signals, reporter, |interrupt| unregister::unregister(context, arguments, interrupt))

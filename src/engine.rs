@@ -29,6 +29,7 @@ use crate::ops::{Identity, Ops};
 use crate::secret::random_bits;
 use crate::store::{self, Store};
 
+pub use access_report::access_report;
 pub use access_scopes::NeededScope;
 pub use config::{
     Config, GRACE, OnReboot, Policy, PolicySelector, RotateFound, RotatePolicy, Shutdown, Unregister, UnregisterShared,

@@ -171,6 +171,13 @@ impl RunnerKey {
         Self(format!("access-token@{}", url.file_name()).into())
     }
 
+    /// Returns the key of what is kept about the access token in a file that the settings do not name.
+    #[must_use]
+    pub fn access_token_file(url: &ServerUrl, path: &str) -> Self {
+        let identity = Digest::of(path.as_bytes()).to_hex();
+        Self(format!("access-token-{}@{}", &identity[..16], url.file_name()).into())
+    }
+
     /// The key as the stem of a file name.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -46,6 +46,7 @@ pub use new_file::{NewEnrollment, NewFile, NewSource, ServedRunner, check_text, 
 pub use paths::{Paths, ROOT_CONFIG, instance_id, paths};
 pub use redacted::{redacted_config, redacted_settings};
 pub use secrets::{secret_files, secret_variables};
+pub use server::is_access_token_life;
 pub use sharing::check_share;
 pub use sources::{Environment, Start, UserDirectories, variable};
 pub use table::split_list;
@@ -185,6 +186,7 @@ fn assemble(
     let rules = sharing::SharingRules { is_given: sharing.is_given(), policies: &engine.policies };
     engine.enrollments = enrollment::enrollments(drafts, environment, &engine.servers, &rules, &mut findings);
     findings.warnings.extend(sharing.recovery_warnings(&engine));
+    findings.warnings.extend(server::copies_warnings(&engine));
     engine.sharing = sharing.validate(&mut findings.diagnostics);
     let status_server = http.status_server(paths, &mut findings.diagnostics);
     let Findings { diagnostics, warnings, templates } = findings;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use super::access_token::arguments::AccessTokenArguments;
 pub use super::entry_flags::EntryKeyArguments;
 pub use super::fleet::arguments::FleetArguments;
 pub use super::init::InitArguments;
@@ -140,6 +141,8 @@ pub enum Command {
     Health(HealthArguments),
     /// Manage the runners of a GitLab instance with an access token
     Fleet(Box<FleetArguments>),
+    /// Show and rotate the access tokens that the agent keeps
+    AccessToken(Box<AccessTokenArguments>),
     /// Show and repair the runners that machines share over a store
     Shared(Box<SharedArguments>),
     /// Show the version, with its commit, target and features
@@ -703,6 +706,7 @@ impl Arguments {
             | Command::List(_)
             | Command::Plan(_)
             | Command::Fleet(_)
+            | Command::AccessToken(_)
             | Command::Shared(_)
             | Command::Init(_)
             | Command::Version
@@ -731,6 +735,7 @@ impl Arguments {
             | Command::Doctor(_)
             | Command::Reload(_)
             | Command::Relocate(_)
+            | Command::AccessToken(_)
             | Command::Shared(_)
             | Command::Status(_)
             | Command::Health(_)

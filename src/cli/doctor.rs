@@ -1,5 +1,7 @@
-//! `doctor`: what `check` does, then the way to each server, each token, and the daemon. Changes nothing.
+//! `doctor`: what `check` does, then the way to each server, its access token, each runner's token, and the daemon. Changes
+//! nothing, but remembers that it has used an access token.
 
+mod access_tokens;
 mod bundle;
 mod daemon;
 mod row;
@@ -47,6 +49,10 @@ async fn examine(context: &Context<'_>, arguments: &DoctorArguments) -> Result<E
         let client = Client::new(gitlab);
         let servers = servers::examine(context, &client, settings, &checked).await;
         rows.extend(servers.rows);
+        let reachable = &servers.reachable;
+        for row in access_tokens::examine(&client, settings, &checked, reachable, context.now()).await {
+            servers::add_row(&mut rows, row);
+        }
         let patient = runners::Patient {
             config: &settings.engine,
             store: checked.store.as_ref(),

@@ -20,6 +20,7 @@ mod token_file;
 
 use arguments::{FleetArguments, FleetCommand};
 use session::FleetSession;
+pub(super) use session::server_url;
 
 use super::context::Context;
 use super::interrupt::Interrupt;

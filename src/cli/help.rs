@@ -6,9 +6,10 @@ use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, Args, Command, CommandFactory as _, FromArgMatches as _, Parser as _};
 
 use super::arguments::{
-    Arguments, CheckArguments, CompletionsArguments, DoctorArguments, FleetArguments, HealthArguments, InitArguments,
-    ListArguments, PlanArguments, RegisterArguments, ReloadArguments, RelocateArguments, RotateArguments, RunArguments,
-    SharedArguments, StatusArguments, UnregisterArguments, VerifyArguments,
+    AccessTokenArguments, Arguments, CheckArguments, CompletionsArguments, DoctorArguments, FleetArguments,
+    HealthArguments, InitArguments, ListArguments, PlanArguments, RegisterArguments, ReloadArguments,
+    RelocateArguments, RotateArguments, RunArguments, SharedArguments, StatusArguments, UnregisterArguments,
+    VerifyArguments,
 };
 
 /// Parses a command line.
@@ -63,6 +64,7 @@ fn description(name: &str) -> Option<StyledStr> {
         "status" => of::<StatusArguments>(),
         "health" => of::<HealthArguments>(),
         "fleet" => of::<FleetArguments>(),
+        "access-token" => of::<AccessTokenArguments>(),
         "shared" => of::<SharedArguments>(),
         "completions" => of::<CompletionsArguments>(),
         _ => None,

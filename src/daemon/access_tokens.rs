@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::clock::{Clock, ServerTime};
 use crate::engine::Config;
@@ -21,8 +21,8 @@ use crate::model::{ServerUrl, Timestamp};
 use crate::ops::{
     AccessDisk, AccessKeeper, AccessMoment, AccessPass, AccessServer, AccessUses, AccessWish, ServerAccess, SoleCopies,
 };
-use crate::secret::{Digest, Source};
-use crate::status::{Counters, StatusRegistry};
+use crate::secret::{Digest, Source, Token};
+use crate::status::{Counters, OperationOutcome, StatusRegistry};
 use crate::store::AskedBy;
 
 use access_log::{AccessLog, outcome_of};
@@ -34,7 +34,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 const NAP: Duration = Duration::from_secs(3600);
 
 /// How long uses are collected before the last one is remembered on the disk.
-const COLLECT: Duration = Duration::from_secs(30);
+const COLLECT: Duration = Duration::from_secs(1);
 
 /// The settings in force, for those who follow them.
 #[derive(Debug, Default)]
@@ -47,6 +47,19 @@ pub(super) struct InForce {
     config: Option<Rc<Config>>,
     reloads: u64,
     file_changes: u64,
+}
+
+/// What a rest between two passes lasts for.
+struct Rest {
+    /// The settings of the last pass.
+    in_force: InForce,
+    /// The token that the file held at its beginning, or that a rotation has put there.
+    token: Option<Digest>,
+    /// Server time of the next pass.
+    due_at: Timestamp,
+    time: ServerTime,
+    /// The last use of the token that the state directory knows of.
+    known_use: Option<Instant>,
 }
 
 impl SettingsFeed {
@@ -147,13 +160,19 @@ where
             if keeper.access().keeping.rotate {
                 self.counters.expect_access_rotations(url);
             }
+            let known_use = self.uses.last(url);
+            let before = read_token(&keeper.access().access_token);
             let pass = self.pass(&keeper, &mut time, AccessWish::Keep).await;
+            let is_rotated = outcome_of(&pass) == Some(OperationOutcome::Done);
+            let known_token = pass.record.token.as_ref().map(Token::digest);
             let report = config.access_report(keeper.access(), &pass);
             log.note(&pass, &report);
             self.registry.report_access_token(report);
             let due_at = time.now(self.clock.read()).plus(pass.wait.max(PAUSE));
-            let token = read_token(&keeper.access().access_token);
-            self.rest(&keeper, &mut settings, &in_force, token, (due_at, time)).await;
+            // One that a person puts there during the pass is news.
+            let token = if is_rotated { known_token } else { before };
+            let rest = Rest { in_force, token, due_at, time, known_use };
+            self.rest(&keeper, &mut settings, rest).await;
             present = Some(keeper);
         }
     }
@@ -177,7 +196,7 @@ where
     async fn pass(&self, keeper: &AccessKeeper<S, D>, time: &mut ServerTime, wish: AccessWish) -> AccessPass {
         let url = &keeper.access().url;
         let now = time.now(self.clock.read());
-        let last_use = self.uses.since_last(url).map(|since| now.minus(since));
+        let last_use = self.uses.last(url).map(|last| now.minus(last.elapsed()));
         let pass = keeper.pass(AccessMoment { now, last_use, wish }).await;
         if pass.now != now {
             *time = time.with_date(pass.now, self.clock.read());
@@ -193,12 +212,10 @@ where
         &self,
         keeper: &AccessKeeper<S, D>,
         settings: &mut watch::Receiver<InForce>,
-        in_force: &InForce,
-        token: Option<Digest>,
-        (due_at, time): (Timestamp, ServerTime),
+        Rest { in_force, token, due_at, time, mut known_use }: Rest,
     ) {
         let url = &keeper.access().url;
-        let mut collected = pin!(self.collect_uses(url));
+        let mut collected = pin!(self.collect_uses(url, known_use));
         loop {
             let left = due_at.since(time.now(self.clock.read()));
             if left.is_zero() {
@@ -215,7 +232,7 @@ where
                     let has_changed = next.access_to(url).as_ref() != Some(access)
                         || next.reloads != in_force.reloads
                         || read_token(&access.access_token) != token
-                        || !is_same_config(&next, in_force);
+                        || !is_same_config(&next, &in_force);
                     if has_changed {
                         return;
                     }
@@ -223,11 +240,10 @@ where
                 // A stop waits for it.
                 () = self.copies.closed(), if keeper.has_unsaved() => return sleep(PAUSE).await,
                 () = &mut collected => {
-                    collected.set(self.collect_uses(url));
-                    let now = time.now(self.clock.read());
-                    if let Some(since) = self.uses.since_last(url)
-                        && let Err(error) = keeper.note_use(now.minus(since)).await
-                    {
+                    known_use = self.uses.last(url);
+                    collected.set(self.collect_uses(url, known_use));
+                    let since = known_use.map(|last| last.elapsed()).unwrap_or_default();
+                    if let Err(error) = keeper.note_use(time.now(self.clock.read()).minus(since)).await {
                         tracing::debug!(error = chain(&error), "cannot remember the use of an access token");
                     }
                 }
@@ -236,15 +252,12 @@ where
         }
     }
 
-    /// Waits for a use, and for those that follow soon.
-    async fn collect_uses(&self, url: &ServerUrl) {
-        let before = self.uses.since_last(url);
-        loop {
+    /// Waits for a use that is not known, and for those that follow soon.
+    async fn collect_uses(&self, url: &ServerUrl, known: Option<Instant>) {
+        while self.uses.last(url) == known {
             self.uses.used().await;
-            if self.uses.since_last(url).is_some_and(|since| before.is_none_or(|before| since < before)) {
-                return sleep(COLLECT).await;
-            }
         }
+        sleep(COLLECT).await;
     }
 }
 

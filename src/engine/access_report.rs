@@ -13,33 +13,42 @@ impl Config {
     /// The report about a server's access token after a pass.
     #[must_use]
     pub fn access_report(&self, server: &ServerAccess, pass: &AccessPass) -> AccessTokenReport {
-        let AccessPass { record, is_pending, error, obstacle, now, .. } = pass;
-        let facts = record.facts.as_ref();
+        let facts = pass.record.facts.as_ref();
         let missing = facts.map(|facts| self.missing_scopes(server, &facts.scopes)).unwrap_or_default();
-        let state = match error {
-            Some(AccessError::Source(_)) => AccessTokenState::Unreadable,
-            _ => match rules::state(record, *is_pending, *now) {
-                AccessTokenState::Active | AccessTokenState::Expiring if is_obstructed(server, *obstacle) => {
-                    AccessTokenState::NotRenewable
-                }
-                state => state,
-            },
-        };
-        AccessTokenReport {
-            server: server.url.clone(),
-            source: server.access_token.label(),
-            state,
-            token_fingerprint: record.token.as_ref().map(Token::fingerprint),
-            name: facts.map(|facts| facts.name.clone()),
-            scopes: facts.map(|facts| facts.scopes.clone()),
-            missing_scopes: missing.iter().map(|scope| scope.as_str().to_owned()).collect(),
-            expires_at: facts.and_then(|facts| facts.expires_at),
-            next_rotation_at: facts.filter(|_| obstacle.is_none()).and_then(rules::rotation_at),
-            rotates: server.keeping.rotate,
-            rotations: record.rotations,
-            asked_at: record.asked_at,
-            last_error: problem(server, pass, &missing),
-        }
+        access_report(server, pass, &missing)
+    }
+}
+
+/// The report about an access token after a pass, which lacks these scopes.
+#[must_use]
+pub fn access_report(server: &ServerAccess, pass: &AccessPass, missing: &[NeededScope]) -> AccessTokenReport {
+    let AccessPass { record, is_pending, error, obstacle, now, .. } = pass;
+    let facts = record.facts.as_ref();
+    let state = match error {
+        Some(AccessError::Source(_)) => AccessTokenState::Unreadable,
+        _ => match rules::state(record, *is_pending, *now) {
+            AccessTokenState::Active | AccessTokenState::Expiring if is_obstructed(server, *obstacle) => {
+                AccessTokenState::NotRenewable
+            }
+            state => state,
+        },
+    };
+    let is_planned = server.keeping.rotate && obstacle.is_none();
+    let next_rotation_at = rules::rotation_at(record).filter(|_| is_planned);
+    AccessTokenReport {
+        server: server.url.clone(),
+        source: server.access_token.label(),
+        state,
+        token_fingerprint: record.token.as_ref().map(Token::fingerprint),
+        name: facts.map(|facts| facts.name.clone()),
+        scopes: facts.map(|facts| facts.scopes.clone()),
+        missing_scopes: missing.iter().map(|scope| scope.as_str().to_owned()).collect(),
+        expires_at: facts.and_then(|facts| facts.expires_at),
+        next_rotation_at,
+        rotates: server.keeping.rotate,
+        rotations: record.rotations,
+        asked_at: record.asked_at,
+        last_error: problem(server, pass, missing),
     }
 }
 
@@ -61,7 +70,7 @@ fn problem(server: &ServerAccess, pass: &AccessPass, missing: &[NeededScope]) ->
                 format!("it has expired on {}: make a new one in GitLab and put it into {place}", at.date())
             }
             (true, None) => format!(
-                "the server refuses it, because it is revoked or not one of this server's: put a valid access token into {place}"
+                "the server refuses it, because it has expired, was revoked, or is not one of this server's: put a valid access token into {place}"
             ),
             (false, _) => error.hint().map_or(text.clone(), |hint| format!("{text}: {hint}")),
         });
@@ -83,7 +92,7 @@ fn problem(server: &ServerAccess, pass: &AccessPass, missing: &[NeededScope]) ->
 fn ending(server: &ServerAccess, AccessPass { record, obstacle, now, .. }: &AccessPass) -> Option<String> {
     let facts = record.facts.as_ref()?;
     let expires_at: Timestamp = facts.expires_at?;
-    rules::warning(facts, *now).filter(|_| obstacle.is_some())?;
+    rules::warning(facts, *now).filter(|_| obstacle.is_some() || !server.keeping.rotate)?;
     let left = format_span(expires_at.since(*now));
     Some(format!(
         "it ends in {left}, on {}, and nothing rotates it: set `rotate = true`, or make a new one and put it into {}",

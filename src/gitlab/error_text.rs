@@ -42,6 +42,9 @@ impl ErrorKind {
             Self::RegistrationDisabled => "registration tokens are disabled on the server",
             Self::RotationClosed => "the token's rotation deadline has passed",
             Self::ReadOnly => "the server is read-only at the moment",
+            Self::Unsupported if endpoint.rotates_access_token() => {
+                "rotate it by hand and put the new one into the file: GitLab has this call since 16.10, and since 17.9 for the tokens of groups and projects"
+            }
             Self::Orphaned => "the group or project that owned the runner is gone",
             Self::Unassigned => "the runner is not assigned to any project",
             Self::NotFound => endpoint.missing(),

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::Fraction;
 use crate::model::{AccessRecord, AccessTokenFacts, AccessTokenOwner, AccessTokenState, Timestamp};
 use crate::secret::{Digest, Token};
 
@@ -27,14 +28,20 @@ pub const LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 /// How long before the last third of the life a rotation begins, at most.
 const LEAD: Duration = Duration::from_secs(3600);
 
+/// Which part of the life the rotations of machines with copies of one token are spread over.
+const SPREAD: u32 = 20;
+
 /// First and longest delay after a question that was not answered.
 const BACKOFF: (Duration, Duration) = (MINUTE, Duration::from_secs(3600));
 
 /// How many tokens are remembered that no rotation is sent with.
 const MAX_SPENT: usize = 64;
 
-/// How long GitLab may keep a newer time of use to itself.
-const USE_SLACK: Duration = Duration::from_secs(600);
+/// How far the estimate of server time may be off, in which own uses are known.
+const USE_SLACK: Duration = MINUTE;
+
+/// How exact the times of an answer are.
+const DATE_SLACK: Duration = Duration::from_secs(2);
 
 /// How the access token of a server is kept (`[[server]] access_token`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,13 +124,18 @@ pub enum Settled {
     Lost,
 }
 
-/// When a token with these facts is rotated: shortly before the last third of its life begins. `None` for one that never
-/// ends.
+/// When a token is rotated: shortly before the last third of its life begins, or a little earlier. `None` for one that
+/// never ends.
+///
+/// Machines that have copies of one token draw different times. The first one kills the token of the others, which ask
+/// about it before they rotate it; so none of them sends a second rotation, unless a replica is behind by chance.
 #[must_use]
-pub fn rotation_at(facts: &AccessTokenFacts) -> Option<Timestamp> {
+pub fn rotation_at(record: &AccessRecord) -> Option<Timestamp> {
+    let facts = record.facts.as_ref()?;
     let expires_at = facts.expires_at?;
     let life = life_of(facts).unwrap_or(LIFE);
-    Some(expires_at.minus(life / 3).minus(LEAD.min(life / 48)))
+    let earlier = Fraction::from_bits(record.spread.unwrap_or_default()).of(life / SPREAD);
+    Some(expires_at.minus(life / 3).minus(LEAD.min(life / 48)).minus(earlier))
 }
 
 /// What is against a rotation by the settings and by what is known about the token.
@@ -150,7 +162,7 @@ pub fn obstacle(record: &AccessRecord, keeping: &AccessKeeping) -> Option<Access
 #[must_use]
 pub fn next_at(record: &AccessRecord, keeping: &AccessKeeping, now: Timestamp) -> Timestamp {
     let daily = now.plus(ASK_INTERVAL);
-    let due_at = record.facts.as_ref().and_then(rotation_at);
+    let due_at = rotation_at(record);
     match due_at.filter(|_| obstacle(record, keeping).is_none()) {
         // A rotation that is due and was not made is tried again daily, or once a person asks.
         Some(due_at) if due_at > now => due_at.min(daily),
@@ -223,14 +235,17 @@ pub fn state(record: &AccessRecord, is_pending: bool, now: Timestamp) -> AccessT
     }
 }
 
-/// The server accepts the token.
-pub fn accepted(record: &mut AccessRecord, facts: AccessTokenFacts, now: Timestamp) {
+/// The server accepts the token, and its answer took this long. `drawn` are random bits.
+///
+/// The question itself is a use. GitLab notes one only if the last one was noted a while ago: a minute, ten minutes or a
+/// day, depending on the release. So a use from elsewhere shows if it came at most that long before the question.
+pub fn accepted(record: &mut AccessRecord, facts: AccessTokenFacts, now: Timestamp, took: Duration, drawn: u32) {
     let own_use = record.asked_at.max(record.last_use);
     if let (Some(used_at), Some(own_use)) = (facts.last_used_at, own_use) {
-        // The question itself is a use.
-        let is_elsewhere = used_at > own_use.plus(USE_SLACK) && used_at < now.minus(USE_SLACK);
+        let is_elsewhere = used_at > own_use.plus(USE_SLACK) && used_at < now.minus(took).minus(DATE_SLACK);
         record.uses_elsewhere += u32::from(is_elsewhere);
     }
+    record.spread.get_or_insert(drawn);
     record.facts = Some(facts);
     record.asked_at = Some(now);
     record.refused_at = None;
@@ -297,12 +312,30 @@ mod tests {
 
     #[test]
     fn a_rotation_is_due_an_hour_before_the_last_third() {
+        let rotation_at = |facts: &AccessTokenFacts| rotation_at(&record(facts.clone()));
         let due = rotation_at(&facts("2026-01-01T00:00:00Z", "2026-04-01"));
         assert_eq!(due, Some(at("2026-03-01T23:00:00Z")));
         let short = rotation_at(&facts("2026-01-01T00:00:00Z", "2026-01-03"));
         assert_eq!(short, Some(at("2026-01-02T07:00:00Z")));
         let endless = AccessTokenFacts { expires_at: None, ..facts("2026-01-01T00:00:00Z", "2026-01-03") };
         assert_eq!(rotation_at(&endless), None);
+    }
+
+    #[test]
+    fn copies_of_a_token_are_rotated_at_different_times_of_a_twentieth_of_its_life() {
+        let due = |spread| {
+            let record = AccessRecord { spread, ..record(facts("2026-01-01T00:00:00Z", "2026-04-01")) };
+            rotation_at(&record).unwrap()
+        };
+        assert_eq!(due(Some(0)), at("2026-03-01T23:00:00Z"));
+        assert_eq!(due(Some(u32::MAX / 2 + 1)), at("2026-02-27T17:00:00Z"));
+        assert!(due(Some(u32::MAX)) > at("2026-02-25T11:00:00Z"));
+        let mut record = record(facts("2026-01-01T00:00:00Z", "2026-04-01"));
+        for (drawn, expected) in [(7, Some(7)), (8, Some(7))] {
+            let facts = record.facts.clone().unwrap();
+            accepted(&mut record, facts, at("2026-01-02T00:00:00Z"), Duration::ZERO, drawn);
+            assert_eq!(record.spread, expected);
+        }
     }
 
     #[test]
@@ -381,7 +414,7 @@ mod tests {
             let facts =
                 AccessTokenFacts { last_used_at: Some(at(used_at)), ..facts("2026-01-01T00:00:00Z", "2026-04-01") };
             record.last_use = last_use.map(at).or(record.last_use);
-            accepted(&mut record, facts, at(now));
+            accepted(&mut record, facts, at(now), Duration::from_secs(5), 0);
             obstacle(&record, &rotating())
         };
         assert_eq!(ask("2026-02-01T00:00:00Z", "2026-01-20T00:00:00Z", None), None);
@@ -389,7 +422,9 @@ mod tests {
         assert_eq!(ask("2026-02-02T00:00:00Z", "2026-02-01T00:00:30Z", None), None);
         assert_eq!(ask("2026-02-03T00:00:00Z", "2026-02-02T12:00:00Z", Some("2026-02-02T12:00:00Z")), None);
         assert_eq!(ask("2026-02-04T00:00:00Z", "2026-02-03T12:00:00Z", None), None);
-        assert_eq!(ask("2026-02-05T00:00:00Z", "2026-02-04T12:00:00Z", None), Some(AccessObstacle::UsedElsewhere));
+        // A slow answer to the question, which is the last use.
+        assert_eq!(ask("2026-02-05T00:00:06Z", "2026-02-05T00:00:00Z", None), None);
+        assert_eq!(ask("2026-02-06T00:00:30Z", "2026-02-06T00:00:00Z", None), Some(AccessObstacle::UsedElsewhere));
         let allowed = AccessKeeping { used_elsewhere: UsedElsewhere::Rotate, ..rotating() };
         assert_eq!(obstacle(&record, &allowed), None);
     }

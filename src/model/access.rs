@@ -144,6 +144,8 @@ pub struct AccessRecord {
     pub rotated_at: Option<Timestamp>,
     /// Server time of the last use by this agent, but for questions.
     pub last_use: Option<Timestamp>,
+    /// 32 random bits, drawn once for each token: how much earlier than necessary it is rotated.
+    pub spread: Option<u32>,
     /// How often a use from elsewhere was seen.
     pub uses_elsewhere: u32,
 }

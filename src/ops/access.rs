@@ -16,6 +16,7 @@
 mod disk;
 #[cfg(test)]
 mod explorer;
+mod look;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
@@ -25,13 +26,15 @@ mod uses;
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::sole_copies::SoleCopy;
 use super::{AccessServer, AccessToken, Failure, ServerAccess, SoleCopies};
 use crate::gitlab::{Answer, Disposition, Reason, RotatedAccessToken};
 use crate::lifecycle::access::{self as rules, Settled};
 use crate::lifecycle::{AccessKeeping, AccessObstacle, UsedElsewhere};
 use crate::model::{AccessRecord, AccessTokenFacts, Expiry, Timestamp};
-use crate::secret::{Digest, Fingerprint, SourceError, Token};
+use crate::secret::{Digest, Fingerprint, SourceError, Token, random_bits};
 use crate::store::{self, AccessMark, AskedBy, Intent, JournalAnswer, JournalOperation, Pending};
 
 pub use disk::{AccessDisk, StoredAccessToken};
@@ -47,6 +50,8 @@ pub struct AccessKeeper<S, D> {
     asked_by: AskedBy,
     copies: SoleCopies,
     uses: AccessUses,
+    /// Draws 32 random bits.
+    draw: fn() -> u32,
     /// How many passes in a row were not answered.
     failures: Cell<u32>,
     /// An answer that neither the journal nor the record holds yet.
@@ -193,6 +198,8 @@ struct Work {
     is_pending: bool,
     events: Vec<AccessEvent>,
     now: Timestamp,
+    /// How long the answer about the token took.
+    took: Duration,
 }
 
 impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
@@ -212,6 +219,7 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
             asked_by,
             copies,
             uses,
+            draw: random_bits,
             failures: Cell::new(0),
             unsaved: RefCell::default(),
             refused_found: RefCell::default(),
@@ -233,10 +241,10 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
     /// Looks at the file, asks the server, and rotates the token if it is due. Not cancel safe once a rotation is sent:
     /// [`SoleCopies`] counts that.
     pub async fn pass(&self, moment: AccessMoment) -> AccessPass {
-        let (record, events) = Default::default();
-        let mut work = Work { record, is_pending: false, events, now: moment.now };
+        let (record, events, took) = Default::default();
+        let mut work = Work { record, is_pending: false, events, now: moment.now, took };
         let error = self.work(&mut work, moment).await.err();
-        let Work { record, is_pending, events, now } = work;
+        let Work { record, is_pending, events, now, .. } = work;
         let wait = self.wait(&record, error.as_ref(), now);
         let obstacle = rules::obstacle(&record, &self.access.keeping);
         AccessPass { record, is_pending, events, error, obstacle, now, wait }
@@ -281,8 +289,10 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
         let token = self.take(work).await?;
         let sent_at = self.sent_at(&token).await?;
         work.is_pending = sent_at.is_some();
+        let asked = Instant::now();
         match self.ask(&token).await {
             Ok(Answer { value, date, .. }) => {
+                work.took = asked.elapsed();
                 work.now = date.unwrap_or(moment.now);
                 work.record.last_use = work.record.last_use.max(moment.last_use);
                 self.accept(work, value, sent_at).await?;
@@ -473,7 +483,7 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
         sent_at: Option<Timestamp>,
     ) -> Result<(), AccessError> {
         let settled = sent_at.map(|sent_at| rules::settled(&work.record, sent_at, work.now, true));
-        rules::accepted(&mut work.record, facts, work.now);
+        rules::accepted(&mut work.record, facts, work.now, work.took, (self.draw)());
         self.disk.save(work.record.clone()).await?;
         match settled {
             None | Some(Settled::Lost) => Ok(()),
@@ -525,7 +535,7 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
 
     async fn rotate_if_wanted(&self, work: &mut Work, token: &Token, wish: AccessWish) -> Result<(), AccessError> {
         let keeping = &self.access.keeping;
-        let is_due = work.record.facts.as_ref().and_then(rules::rotation_at).is_some_and(|due_at| due_at <= work.now);
+        let is_due = rules::rotation_at(&work.record).is_some_and(|due_at| due_at <= work.now);
         match wish {
             AccessWish::Keep if is_due && keeping.rotate => {
                 if let Some(obstacle) = rules::obstacle(&work.record, keeping) {
@@ -586,7 +596,8 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
                 // The end of a rotation: the server knows the new one.
                 let answer = self.ask_new(&value.token).await?;
                 work.now = answer.date.unwrap_or(work.now);
-                rules::accepted(&mut work.record, answer.value, work.now);
+                // Its only use is the question.
+                rules::accepted(&mut work.record, answer.value, work.now, Duration::MAX, (self.draw)());
                 Ok(self.disk.save(work.record.clone()).await?)
             }
             Err(failure) => self.not_rotated(work, digest, failure).await,

@@ -8,6 +8,7 @@ use super::draft::check_client_pair;
 use super::secret_source::GivenSource;
 use super::table::TableReader;
 use super::{Environment, Paths};
+use crate::engine;
 use crate::lifecycle::{AccessKeeping, UsedElsewhere};
 use crate::model::{AccessTokenOwner, TlsPaths};
 use crate::ops::ServerAccess;
@@ -23,6 +24,13 @@ const FILE_NAME: &str = "access-token";
 
 const USED_ELSEWHERE: [(&str, UsedElsewhere); 2] =
     [("report", UsedElsewhere::Report), ("rotate", UsedElsewhere::Rotate)];
+
+/// Whether an access token can be asked to live this long.
+#[must_use]
+pub fn is_access_token_life(life: Duration) -> bool {
+    let (shortest, longest) = LIFE;
+    (shortest..=longest).contains(&life)
+}
 
 /// Reads all `[[server]]` tables.
 pub(super) fn servers(
@@ -47,6 +55,20 @@ pub(super) fn servers(
         servers.push(server);
     }
     servers
+}
+
+/// Warns of machines that share a runner and may have copies of one access token, which each of them would rotate.
+pub(super) fn copies_warnings(config: &engine::Config) -> impl Iterator<Item = String> {
+    let is_shared = |server: &&ServerAccess| {
+        let mut enrollments = config.enrollments.iter();
+        server.keeping.rotate
+            && enrollments.any(|enrollment| enrollment.share_as.is_some() && enrollment.site.url == server.url)
+    };
+    config.servers.iter().filter(is_shared).map(|ServerAccess { url, .. }| {
+        format!(
+            "machines share a runner of {url}, and this one rotates its access token, which ends all copies of it: give every machine an access token of its own, or set `rotate` on one machine alone"
+        )
+    })
 }
 
 /// Whether a rotation for one of two servers would overwrite the access token of the other one.
@@ -124,8 +146,7 @@ fn keeping(table: &mut TableReader<'_>, rotate: Option<&Placed<bool>>, diagnosti
 
 fn life(table: &mut TableReader<'_>, diagnostics: &mut Diagnostics) -> Option<Placed<Duration>> {
     let life = table.span("life", diagnostics)?;
-    let (shortest, longest) = LIFE;
-    if !(shortest..=longest).contains(&life.value) {
+    if !is_access_token_life(life.value) {
         diagnostics.add(&life.place, "`life` must be from 1 day to 400 days, such as \"90d\"");
         return None;
     }

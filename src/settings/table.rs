@@ -15,6 +15,7 @@ use toml::de::{DeTable, DeValue};
 use super::diagnostics::{Diagnostics, Place, Placed};
 use super::similar::similar;
 use crate::model::parse_span;
+use crate::secret::without_tokens;
 
 /// agent.toml: its path and its text.
 pub(super) struct Document<'text> {
@@ -76,6 +77,14 @@ impl<'text> Document<'text> {
     }
 }
 
+/// Whether a path begins with a word that only a shell expands: `~`, `~/…`, `$HOME/…`, `${HOME}/…`. A path that begins so
+/// can be written as `./~`.
+fn is_of_shell(path: &str) -> bool {
+    let is_variable =
+        |rest: &str| rest.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_' || first == '{');
+    path == "~" || path.starts_with("~/") || path.strip_prefix('$').is_some_and(is_variable)
+}
+
 impl<'text> TableReader<'text> {
     /// The place where the table begins.
     pub(super) fn place(&self) -> &Place {
@@ -97,6 +106,13 @@ impl<'text> TableReader<'text> {
         let text = self.text(key, diagnostics)?;
         if text.value.is_empty() {
             diagnostics.add(&text.place, format!("`{key}` is empty"));
+            return None;
+        }
+        if is_of_shell(&text.value) {
+            let message = format!("`{key}`: only a shell expands the beginning of `{}`", without_tokens(&text.value));
+            let remedy =
+                "write the whole path, such as `/home/NAME/token`, or one relative to the directory of agent.toml";
+            diagnostics.add_with_remedy(&text.place, message, Some(remedy.to_owned()));
             return None;
         }
         Some(text.map(|path| self.document.resolve(&path)))
@@ -221,10 +237,13 @@ impl<'text> TableReader<'text> {
     /// Reports each key that was not read.
     pub(super) fn finish(self, diagnostics: &mut Diagnostics) {
         for pair in &self.unread {
-            let known = self.known.join(", ");
-            let message = format!("unknown key `{}` in {}, known are: {known}", pair.key, self.title);
-            let remedy = similar(pair.key, self.known.iter().copied()).map(|meant| format!("did you mean `{meant}`?"));
-            diagnostics.add_with_remedy(&pair.place, message, remedy);
+            let message = format!("unknown key `{}` in {}", pair.key, self.title);
+            // A long list would hide the one that is meant.
+            let remedy = match similar(pair.key, self.known.iter().copied()) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => format!("known are: {}", self.known.join(", ")),
+            };
+            diagnostics.add_with_remedy(&pair.place, message, Some(remedy));
         }
     }
 

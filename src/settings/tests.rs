@@ -811,6 +811,30 @@ fn errors_in_flags_are_usage_errors() {
 }
 
 #[test]
+fn a_path_that_only_a_shell_expands_is_an_error_that_says_what_to_write() {
+    for path in ["~/token", "~", "$HOME/token", "${HOME}/token"] {
+        let text = ENROLL.replace("{ file = \"token\" }", &format!("{{ file = \"{path}\" }}"));
+        let errors = diagnostics(&text);
+        assert!(errors.contains(&format!("`file`: only a shell expands the beginning of `{path}`")), "{errors}");
+        assert!(errors.contains("write the whole path"), "{errors}");
+    }
+    for path in ["./~/token", "~token", "a~/$b", "$"] {
+        loaded(&ENROLL.replace("{ file = \"token\" }", &format!("{{ file = \"{path}\" }}")));
+    }
+}
+
+#[test]
+fn an_unknown_key_is_followed_by_the_near_one_or_by_all() {
+    assert!(
+        diagnostics("[verify]\nintervall = 1")
+            .ends_with("unknown key `intervall` in [verify]: did you mean `interval`?")
+    );
+    assert!(
+        diagnostics("[verify]\nx = 1").ends_with("unknown key `x` in [verify]: known are: interval, found_interval")
+    );
+}
+
+#[test]
 fn remote_addresses_need_allow_remote() {
     let loopback = loaded("[http]\nlisten = [\"127.0.0.1:9252\", \"[::1]:9252\", \"[::ffff:127.0.0.1]:80\"]\n");
     assert_eq!(loopback.status_server.listen.len(), 3);

@@ -332,7 +332,7 @@ mod tests {
     use prometheus::{GaugeVec, Opts, Registry};
 
     use super::*;
-    use crate::model::SharingReport;
+    use crate::model::{AccessTokenState, SharingReport};
     use crate::status::Phase;
     use crate::status::counters::registered;
     use crate::status::tests::{key, now, status};
@@ -353,6 +353,24 @@ mod tests {
         status
     }
 
+    fn access_token() -> AccessTokenReport {
+        AccessTokenReport {
+            server: "https://gitlab.example.com".parse().unwrap(),
+            source: "/var/lib/runner-agent/access-token".to_owned(),
+            state: AccessTokenState::Active,
+            token_fingerprint: None,
+            name: None,
+            scopes: None,
+            missing_scopes: Vec::new(),
+            expires_at: Some(Timestamp::from_date("2027-01-31").unwrap()),
+            next_rotation_at: None,
+            rotates: true,
+            rotations: 0,
+            asked_at: None,
+            last_error: None,
+        }
+    }
+
     #[test]
     fn the_text_is_what_dashboards_rely_on() {
         let (counters, registry) = (Counters::new(), StatusRegistry::default());
@@ -360,6 +378,8 @@ mod tests {
         counters.count_request("verify", "timeout", Duration::from_secs(31));
         counters.count_operation(Operation::Rotation, OperationOutcome::Done);
         counters.count_config_write(true);
+        counters.expect_access_rotations(&access_token().server);
+        registry.report_access_token(access_token());
         registry.enter(Phase::Serving);
         registry.update(status("build-1", Some(7), StateName::Active));
         registry.update(status("a \"quoted\"\nname", None, StateName::Unregistered));

@@ -278,13 +278,15 @@ struct StoredAccess {
     rotated_at: Option<Timestamp>,
     #[serde(default)]
     last_use: Option<Timestamp>,
+    #[serde(default)]
+    spread: Option<u32>,
     uses_elsewhere: u32,
 }
 
 impl From<AccessRecord> for StoredAccess {
     fn from(record: AccessRecord) -> Self {
         let AccessRecord { token, facts, asked_at, refused_at, is_unsupported, spent, .. } = record;
-        let AccessRecord { lost_at, declined, rotations, rotated_at, last_use, uses_elsewhere, .. } = record;
+        let AccessRecord { lost_at, declined, rotations, rotated_at, last_use, spread, uses_elsewhere, .. } = record;
         Self {
             schema: SCHEMA,
             token,
@@ -298,6 +300,7 @@ impl From<AccessRecord> for StoredAccess {
             rotations,
             rotated_at,
             last_use,
+            spread,
             uses_elsewhere,
         }
     }
@@ -306,7 +309,7 @@ impl From<AccessRecord> for StoredAccess {
 impl From<StoredAccess> for AccessRecord {
     fn from(stored: StoredAccess) -> Self {
         let StoredAccess { token, facts, asked_at, refused_at, is_unsupported, spent, .. } = stored;
-        let StoredAccess { lost_at, declined, rotations, rotated_at, last_use, uses_elsewhere, .. } = stored;
+        let StoredAccess { lost_at, declined, rotations, rotated_at, last_use, spread, uses_elsewhere, .. } = stored;
         Self {
             token,
             facts,
@@ -319,6 +322,7 @@ impl From<StoredAccess> for AccessRecord {
             rotations,
             rotated_at,
             last_use,
+            spread,
             uses_elsewhere,
         }
     }

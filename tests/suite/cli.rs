@@ -1,5 +1,6 @@
 //! Commands as users and scripts run them.
 
+mod access_token;
 mod addresses;
 mod beside_daemon;
 mod check;

@@ -4,14 +4,18 @@ use std::path::Path;
 
 use super::Finding;
 use crate::error_chain::chain;
-use crate::ops::Enrollment;
+use crate::model::RunnerKey;
+use crate::ops::{Enrollment, ServerAccess};
 use crate::secret::{Source, SourceError, TokenPurpose};
 use crate::settings::Settings;
 use crate::sharing;
-use crate::store::Record;
+use crate::store::{AccessFile, ErrorKind, Record, Store};
+
+/// What helps if the file of an access token cannot be replaced where it is.
+const MOVE_FILE: &str = "keep the access token in a file in the state directory, or mount its directory for writing";
 
 /// Reads each secret once.
-pub(super) fn check(settings: &Settings, records: &[Record], findings: &mut Vec<Finding>) {
+pub(super) async fn check(settings: &Settings, records: &[Record], store: Option<&Store>, findings: &mut Vec<Finding>) {
     findings.extend(settings.secret_warnings().map(|warning| Finding::warning(&warning)));
     for enrollment in &settings.engine.enrollments {
         if let Err(error) = enrollment.source.read() {
@@ -19,9 +23,13 @@ pub(super) fn check(settings: &Settings, records: &[Record], findings: &mut Vec<
         }
     }
     for server in &settings.engine.servers {
-        if let Err(error) = server.access_token.read_for(TokenPurpose::Access) {
-            let message = format!("the access token for {} cannot be used: {}", server.url, chain(&error));
-            findings.push(of_source(&message, &error, &server.access_token));
+        match server.access_token.read_for(TokenPurpose::Access) {
+            Err(error) => {
+                let message = format!("the access token for {} cannot be used: {}", server.url, chain(&error));
+                findings.push(of_source(&message, &error, &server.access_token));
+            }
+            Ok(_) if server.keeping.rotate => findings.extend(check_rotation(server, settings, store).await),
+            Ok(_) => {}
         }
     }
     for source in settings.engine.sharing.iter().flat_map(sharing::Settings::secrets) {
@@ -30,6 +38,28 @@ pub(super) fn check(settings: &Settings, records: &[Record], findings: &mut Vec<
             findings.push(of_source(&message, &error, source));
         }
     }
+}
+
+/// Whether the file of an access token that is rotated can be replaced, and the new one be kept until then.
+async fn check_rotation(server: &ServerAccess, settings: &Settings, store: Option<&Store>) -> Option<Finding> {
+    // The settings refuse another source.
+    let Source::File(path) = &server.access_token else { return None };
+    let error = |why: &str| {
+        Finding::error(&format!("the access token for {} cannot be rotated: {why}", server.url)).in_file(path)
+    };
+    if settings.store.state_root.is_none() {
+        let remedy = "set STATE_DIRECTORY, or use --state-dir";
+        return Some(error("there is no state directory that keeps the new one").with_remedy(Some(remedy)));
+    }
+    let file = AccessFile::new(store?.clone(), path.to_owned(), RunnerKey::access_token(&server.url));
+    let probed = async {
+        let _lock = file.lock().await?;
+        file.probe().await
+    };
+    // Another process of the agent is at work, which shows that it can be.
+    let failed = probed.await.err().filter(|error| error.kind() != ErrorKind::Locked)?;
+    let remedy = failed.hint().unwrap_or(MOVE_FILE);
+    Some(error(&chain(&failed)).with_remedy(Some(remedy)))
 }
 
 /// A registered runner needs the secret only to be registered again.

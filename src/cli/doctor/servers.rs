@@ -103,8 +103,12 @@ fn clock(subject: &str, date: Timestamp, now: Timestamp) -> Row {
 /// Adds what the answer to a verification tells of the server's release, after the other rows of the server.
 pub(super) fn add_release(rows: &mut Vec<Row>, subject: &str, is_old: bool) {
     let release = if is_old { "GitLab before 15.9" } else { "GitLab 15.9 or later" };
-    let row = Row::ok(subject, "release", &format!("{release}, by its answer to a verification"));
-    let at = rows.iter().rposition(|row| row.subject == subject).map_or(rows.len(), |last| last + 1);
+    add_row(rows, Row::ok(subject, "release", &format!("{release}, by its answer to a verification")));
+}
+
+/// Adds a row after the others of its server.
+pub(super) fn add_row(rows: &mut Vec<Row>, row: Row) {
+    let at = rows.iter().rposition(|known| known.subject == row.subject).map_or(rows.len(), |last| last + 1);
     rows.insert(at, row);
 }
 

@@ -52,7 +52,7 @@ impl Address {
         let settings = context.command_settings()?;
         settings.log_warnings();
         let given = arguments.tls.clone().files(&context.environment);
-        let url = address(context, arguments, &settings)?;
+        let url = server_url(context, arguments.url.clone(), &settings)?;
         let tls = match settings.engine.access_to(&url) {
             Some(server) if given == TlsFiles::default() => server.tls.clone(),
             Some(_) | None => given,
@@ -168,12 +168,17 @@ impl FleetSession {
     }
 }
 
-fn address(context: &Context<'_>, arguments: &AccessArguments, settings: &Settings) -> Result<ServerUrl, Error> {
-    let variable = context.environment.text("CI_SERVER_URL").filter(|_| arguments.url.is_none());
+/// The server of a command: the given one, that of CI_SERVER_URL, or the only one of the settings.
+pub(in crate::cli) fn server_url(
+    context: &Context<'_>,
+    given: Option<GivenServer>,
+    settings: &Settings,
+) -> Result<ServerUrl, Error> {
+    let variable = context.environment.text("CI_SERVER_URL").filter(|_| given.is_none());
     let of_variable = variable.map(|text| text.parse::<GivenServer>()).transpose();
     let of_variable = of_variable.map_err(|error| Error::Usage(format!("CI_SERVER_URL: not a server URL: {error}")))?;
     let place = if of_variable.is_some() { "CI_SERVER_URL" } else { "--url" };
-    if let Some(GivenServer { url, is_of_api }) = arguments.url.clone().or(of_variable) {
+    if let Some(GivenServer { url, is_of_api }) = given.or(of_variable) {
         if is_of_api {
             tracing::warn!("{place}: `/api/v4` is not part of the server URL; {url} is used");
         }

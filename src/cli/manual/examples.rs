@@ -233,6 +233,34 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             "runner-agent fleet reset-registration-token --project group/project --write-token registration-token",
         )],
     ),
+    (
+        "runner-agent-access-token",
+        &[
+            ("Show the access tokens of agent.toml", "runner-agent access-token show"),
+            ("Rotate one that is due, from a timer", "runner-agent access-token rotate --if-due"),
+        ],
+    ),
+    (
+        "runner-agent-access-token-show",
+        &[
+            ("Show the access tokens of agent.toml", "runner-agent access-token show"),
+            (
+                "Show one from another program",
+                "runner-agent access-token show https://gitlab.example.com --access-token-file -",
+            ),
+        ],
+    ),
+    (
+        "runner-agent-access-token-rotate",
+        &[
+            ("Rotate the access token of agent.toml now", "runner-agent access-token rotate"),
+            (
+                "Keep a token that agent.toml does not name, from a timer",
+                "runner-agent access-token rotate --if-due --wait 15m --url https://gitlab.example.com --access-token-file /var/lib/deploy/token",
+            ),
+            ("Let another program have a copy", "runner-agent access-token rotate --write /etc/exporter/gitlab-token"),
+        ],
+    ),
     ("runner-agent-shared", &[("List the shared runners", "runner-agent shared list")]),
     ("runner-agent-shared-list", &[("List the shared runners", "runner-agent shared list")]),
     ("runner-agent-shared-show", &[("Show the machines that share a runner", "runner-agent shared show docker-fleet")]),

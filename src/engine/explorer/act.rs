@@ -64,6 +64,8 @@ pub(super) enum Act {
     UnregisterPolicy(u8),
     RegisterAgainPolicy(u8),
     AccessToken(bool),
+    /// The daemon rotates its access token, or a person does if none runs.
+    RotateAccessToken,
     /// An entry's runner is declared shared.
     Share(EntryIndex),
     /// A command beside the daemon.
@@ -184,6 +186,7 @@ pub(super) fn draw(chance: &mut Chance) -> Move {
         90..=94 => Act::DiskFault(chance.of(&DISK_CALLS), chance.of(&[1, 1, 2, 5])),
         95 => Act::WallJump(chance.of(&[-7200, -30, 30, 7200, 90_000])),
         96 => Act::Migrate(chance.of(&[100, 2000])),
+        97 => Act::RotateAccessToken,
         _ => Act::Wait,
     };
     Move(when, act)

@@ -158,6 +158,8 @@ pub(super) struct Gitlab {
     pub(super) is_old: bool,
     pub(super) registration_token: String,
     pub(super) access_token: String,
+    /// How often it was rotated.
+    pub(super) access_rotations: u32,
     pub(super) faults: VecDeque<(Call, Fault)>,
 }
 
@@ -177,6 +179,7 @@ impl Gitlab {
             is_old: false,
             registration_token: "GR1348941registration".to_owned(),
             access_token: "glpat-access".to_owned(),
+            access_rotations: 0,
             faults: VecDeque::new(),
         }
     }

@@ -6,7 +6,7 @@ use std::future::ready;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, LocalSet};
+use tokio::task::{JoinHandle, JoinSet, LocalSet};
 use tokio::time::sleep;
 
 use super::act::{Act, Move, When};
@@ -24,8 +24,8 @@ use crate::lifecycle::RegisterAgain;
 use crate::model::{
     Conclusion, Credential, Expiry, Held, RunnerId, RunnerKey, Site, StateName, Timestamp, TlsFiles, Trouble,
 };
-use crate::ops::{Creation, Enrollment, Identity, Ops, RegistrationSource, ServerAccess};
-use crate::secret::{Source, Token};
+use crate::ops::{AccessUses, Creation, Enrollment, Identity, Ops, RegistrationSource, ServerAccess};
+use crate::secret::{Digest, Source, Token};
 use crate::status::{Counters, StatusRegistry};
 use crate::store::{EntryProblem, EntryToken, NewEntry};
 
@@ -67,6 +67,9 @@ struct RunningDaemon {
     port: Port,
     notices: mpsc::UnboundedSender<Notice>,
     changes: mpsc::UnboundedSender<Changed>,
+    uses: AccessUses,
+    /// Those of its access token; they end with it.
+    rotations: JoinSet<()>,
     task: JoinHandle<()>,
 }
 
@@ -149,7 +152,7 @@ pub(super) const ENROLLED: [&str; 5] = ["build-1", "build-2", "given-1", "build-
 
 /// The enrollments of this world: two by registration token, one of a given token, one with another's name, and one whose
 /// runner an access token creates.
-pub(super) fn enrollment(index: u8, key: Option<&str>, given: &str) -> Enrollment {
+pub(super) fn enrollment(index: u8, key: Option<&str>, given: &str, access: &str) -> Enrollment {
     let index = usize::from(index) % ENROLLED.len();
     let name = ENROLLED[index];
     // The last one has another's name, and a runner of its own.
@@ -159,7 +162,7 @@ pub(super) fn enrollment(index: u8, key: Option<&str>, given: &str) -> Enrollmen
     let source = match index {
         2 => RegistrationSource::Given(source(given)),
         4 => RegistrationSource::Created(Creation {
-            access_token: source("glpat-access"),
+            access_token: source(access),
             tls: TlsFiles::default(),
             owner: NewRunnerOwner::Instance,
             token_expires_at: None,
@@ -341,9 +344,11 @@ impl Player {
         let (notices, inbox) = mpsc::unbounded_channel();
         let (changes, changed) = mpsc::unbounded_channel();
         let world = self.world.clone();
+        let engine = engine(&port);
+        let uses = engine.ops.access_uses().clone();
         let parts = Parts {
             feed: SettingsFeed::default(),
-            engine: engine(&port),
+            engine,
             watch: Some(Watch::of_test(changed)),
             heartbeat: Heartbeat::every(Duration::from_secs(100_000)),
             registry: StatusRegistry::default(),
@@ -357,7 +362,7 @@ impl Player {
             let _ended = daemon::run(config, parts, inbox).await;
         });
         self.world.state().watcher = Some(changes.clone());
-        self.daemon = Some(RunningDaemon { port, notices, changes, task });
+        self.daemon = Some(RunningDaemon { port, notices, changes, uses, rotations: JoinSet::new(), task });
     }
 
     fn start_command(&mut self, kind: Command, name: Option<String>, enrollment: Option<Enrollment>) {
@@ -447,6 +452,23 @@ impl Player {
         state.gitlab.database.get(&id).map_or_else(|| "glrt-gone".to_owned(), |runner| runner.token.clone())
     }
 
+    fn access_token(&self) -> String {
+        self.world.state().gitlab.access_token.clone()
+    }
+
+    /// As the keeper of the access token does: once no call of the daemon with it is under way.
+    fn rotate_access_token(&mut self) {
+        let world = self.world.clone();
+        let Some(daemon) = &mut self.daemon else {
+            rotate_access_token(&mut world.state());
+            return;
+        };
+        let uses = daemon.uses.clone();
+        daemon.rotations.spawn_local(async move {
+            uses.rotated(&url(), || rotate_access_token(&mut world.state())).await;
+        });
+    }
+
     async fn act(&mut self, act: &Act) {
         if let Act::Enroll(_) | Act::Unenroll(_) | Act::UnregisterPolicy(_) | Act::Share(_) = act {
             let mut state = self.world.state();
@@ -490,12 +512,12 @@ impl Player {
                 let name = ENROLLED[usize::from(*index) % ENROLLED.len()];
                 // As `settings` derives it from server and name.
                 let key = format!("{name}.gitlab.example.com");
-                let enrollment = enrollment(*index, Some(&key), &self.given_token());
+                let enrollment = enrollment(*index, Some(&key), &self.given_token(), &self.access_token());
                 let kind = if matches!(act, Act::Register(_)) { Command::Register } else { Command::RegisterForce };
                 self.start_command(kind, None, Some(enrollment));
             }
             Act::Enroll(index) => {
-                let enrollment = enrollment(*index, None, &self.given_token());
+                let enrollment = enrollment(*index, None, &self.given_token(), &self.access_token());
                 let state = &mut *self.world.state();
                 state.config.enrollments.retain(|other| other.key != enrollment.key);
                 state.config.enrollments.push(enrollment);
@@ -510,6 +532,7 @@ impl Player {
                 set(&mut self.world.state(), act);
                 self.tell(Changed { config: false, settings: true });
             }
+            Act::RotateAccessToken => self.rotate_access_token(),
             _ => happen(&mut self.world.state(), act),
         }
     }
@@ -662,6 +685,24 @@ fn may_unregister_by(state: &State, config: &Config, intent: &mut Intent) {
 fn is_shared(config: &Config, name: &str) -> bool {
     let of_name = |policy: &&Policy| policy.selector.name.as_deref() == Some(name);
     config.policies.iter().filter(of_name).any(|policy| policy.shared == Some(true))
+}
+
+/// GitLab replaces the access token, and so does its file. Returns the old one and the new one.
+fn rotate_access_token(state: &mut State) -> (Digest, Token) {
+    let old = Token::parse(&state.gitlab.access_token).unwrap();
+    state.gitlab.access_rotations += 1;
+    state.gitlab.access_token = format!("glpat-access-{}", state.gitlab.access_rotations);
+    let new = Token::parse(&state.gitlab.access_token).unwrap();
+    let source = Source::Value { token: new.clone(), origin: "a test".to_owned() };
+    for enrollment in &mut state.config.enrollments {
+        if let RegistrationSource::Created(creation) = &mut enrollment.source {
+            creation.access_token = source.clone();
+        }
+    }
+    for server in &mut state.config.servers {
+        server.access_token = source.clone();
+    }
+    (old.digest(), new)
 }
 
 /// Changes of agent.toml.

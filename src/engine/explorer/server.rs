@@ -49,6 +49,17 @@ impl Port {
         result
     }
 
+    /// The answer to an access token that was rotated. The daemon that has rotated it sends none.
+    fn refused_access(&self, state: &mut State, token: &Token) -> Option<(u16, String)> {
+        if token.expose() == state.gitlab.access_token {
+            return None;
+        }
+        if state.processes.get(&self.process).is_some_and(|process| process.is_daemon) {
+            state.violate(Kind::DeadAccessToken, "the daemon has sent an access token that it had rotated".to_owned());
+        }
+        Some((401, UNAUTHORIZED.to_owned()))
+    }
+
     fn execute(
         &self,
         call: Call,
@@ -426,6 +437,8 @@ fn manager(system_id: &str, now: i64) -> Manager {
     }
 }
 
+const UNAUTHORIZED: &str = r#"{"message":"401 Unauthorized"}"#;
+
 const FORBIDDEN: &str = r#"{"message":"403 Forbidden"}"#;
 
 const RUNNER_NOT_FOUND: &str = r#"{"message":"404 Runner Not Found"}"#;
@@ -474,7 +487,10 @@ impl Server for Port {
         new: &NewRunner,
     ) -> Answered<Registered> {
         let name = new.parameters.description.clone().unwrap_or_default();
-        let execution = Box::new(|state: &mut State, now| self.register_for(state, &name, false, now));
+        let execution = Box::new(|state: &mut State, now| match self.refused_access(state, token) {
+            Some(refusal) => refusal,
+            None => self.register_for(state, &name, false, now),
+        });
         let raw = self.exchange(Call::Create, &name, token, execution).await?;
         Ok(read_registered(Endpoint::Create, &raw, token)?)
     }
@@ -575,6 +591,9 @@ impl Server for Port {
         AccessToken { token, .. }: &AccessToken,
     ) -> Answered<Reset> {
         let execution = Box::new(move |state: &mut State, now| {
+            if let Some(refusal) = self.refused_access(state, token) {
+                return refusal;
+            }
             let id = id.number();
             if !state.gitlab.database.contains_key(&id) {
                 return (404, RUNNER_NOT_FOUND.to_owned());

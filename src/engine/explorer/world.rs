@@ -43,6 +43,8 @@ pub(super) enum Kind {
     NotServed,
     /// A request that changes something was repeated before a verification was answered.
     Repeated,
+    /// The daemon has sent an access token that it had rotated.
+    DeadAccessToken,
     /// A process has panicked.
     Panic,
 }

@@ -1,6 +1,6 @@
 //! The port to the disk of an access token.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::secret::{Digest, Source, SourceError, Token, TokenPurpose};
 use crate::store::{self, AccessFile, AccessLock, AccessMark, Intent, JournalAnswer, Pending, Store};
@@ -50,13 +50,28 @@ impl StoredAccessToken {
     /// The access token of a server, kept in this store.
     #[must_use]
     pub fn of(store: Store, access: &ServerAccess) -> Self {
+        Self::with_key(store, access, RunnerKey::access_token(&access.url))
+    }
+
+    /// An access token that the settings do not name, kept apart from theirs. `path` is its file without symbolic links, and
+    /// `None` for one that is in no file.
+    #[must_use]
+    pub fn apart(store: Store, access: &ServerAccess, path: Option<&Path>) -> Self {
+        let key = path.map_or_else(
+            || RunnerKey::access_token(&access.url),
+            |path| RunnerKey::access_token_file(&access.url, &path.to_string_lossy()),
+        );
+        Self::with_key(store, access, key)
+    }
+
+    fn with_key(store: Store, access: &ServerAccess, key: RunnerKey) -> Self {
         let source = access.access_token.clone();
         let path = match &source {
             Source::File(path) => path.clone(),
             // Nothing is written there.
             Source::Credential { .. } | Source::Value { .. } => PathBuf::new(),
         };
-        Self::new(source, AccessFile::new(store, path, RunnerKey::access_token(&access.url)))
+        Self::new(source, AccessFile::new(store, path, key))
     }
 
     fn is_file(&self) -> bool {

@@ -462,7 +462,8 @@ pub(super) fn keeper(machine: &Machine) -> Keeper {
     let keeping = AccessKeeping { rotate: true, life: Some(90 * DAY), ..AccessKeeping::default() };
     let access =
         ServerAccess { url: url(), access_token: Source::File("token".into()), tls: TlsFiles::default(), keeping };
-    AccessKeeper::new(machine.world.clone(), machine.clone(), access, AskedBy::Daemon, Default::default())
+    let parts = AccessKeeper::new(machine.world.clone(), machine.clone(), access, AskedBy::Daemon, Default::default());
+    AccessKeeper { draw: || 0, ..parts }
 }
 
 /// A pass that can be held, resumed and killed.

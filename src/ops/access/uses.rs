@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::rc::Rc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -76,16 +75,24 @@ impl AccessUses {
         pause
     }
 
-    /// How long ago the last call ended; `None` if there was none.
+    /// When the last call ended; `None` if there was none.
     #[must_use]
-    pub fn since_last(&self, url: &ServerUrl) -> Option<Duration> {
-        self.0.servers.borrow().get(url)?.last.map(|last| last.elapsed())
+    pub fn last(&self, url: &ServerUrl) -> Option<Instant> {
+        self.0.servers.borrow().get(url)?.last
     }
 
     /// Completes when a call has ended after this one was called. Cancel safe.
     pub async fn used(&self) {
         // The sender is in `self`, so the wait cannot fail.
         let _used = self.0.uses.subscribe().changed().await;
+    }
+
+    /// Replaces a token as a rotation does, by a new one that `rotate` makes once no call is under way.
+    #[cfg(test)]
+    pub(crate) async fn rotated(&self, url: &ServerUrl, rotate: impl FnOnce() -> (Digest, Token)) {
+        let pause = self.pause(url).await;
+        let (old, new) = rotate();
+        pause.changes_over(old, &new);
     }
 
     async fn wait_until(&self, url: &ServerUrl, is_reached: impl Fn(&ServerUses) -> bool) {
@@ -148,6 +155,7 @@ impl Drop for UsePause {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::time::Duration;
 
     use super::*;
     use crate::model::TlsFiles;
@@ -203,7 +211,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_end_of_a_call_is_told_and_its_time_is_kept() {
         let (uses, url): (_, ServerUrl) = (AccessUses::default(), "https://gitlab.example.com".parse().unwrap());
-        assert_eq!(uses.since_last(&url), None);
+        assert_eq!(uses.last(&url), None);
         let is_told = Cell::new(false);
         let told = async {
             uses.used().await;
@@ -215,6 +223,6 @@ mod tests {
         };
         tokio::join!(told, call);
         assert!(is_told.get());
-        assert_eq!(uses.since_last(&url), Some(Duration::from_secs(7)));
+        assert_eq!(uses.last(&url).unwrap().elapsed(), Duration::from_secs(7));
     }
 }

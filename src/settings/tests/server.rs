@@ -78,6 +78,20 @@ fn mistakes_in_an_access_token_are_reported_with_what_to_do() {
 }
 
 #[test]
+fn machines_that_share_a_runner_are_warned_of_copies_of_a_rotated_token() {
+    let sharing = "[sharing]\nengine = \"etcd\"\nendpoints = [\"https://etcd:2379\"]\nprefix = \"/runner-agent/\"\n";
+    let enrollment = "[[enroll]]\nname = \"docker\"\nurl = \"https://gitlab.example.com\"\ncreate = { runner_type = \"instance_type\" }\n";
+    let warned = |token: &str, shared: &str| {
+        let text = format!("{}{enrollment}{shared}{sharing}", server(token));
+        let warnings = loaded(&text).warnings;
+        warnings.iter().any(|warning| warning.contains("give every machine an access token of its own"))
+    };
+    assert!(warned("{ file = \"t\", rotate = true }", "share_as = \"fleet\"\n"));
+    assert!(!warned("{ file = \"t\" }", "share_as = \"fleet\"\n"));
+    assert!(!warned("{ file = \"t\", rotate = true }", ""));
+}
+
+#[test]
 fn two_servers_cannot_rotate_one_file() {
     let first = server("{ file = \"t\" }");
     let second = |text: &str| server(text).replace("gitlab.example.com", "gitlab.example.org");

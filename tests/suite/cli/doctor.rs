@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
-use fake_gitlab::{Endpoint, Gitlab, NewRunner, Tls};
+use fake_gitlab::{Endpoint, Fault, Gitlab, NewAccessToken, NewRunner, Scope, Tls};
 use rustix::process::Signal;
 use serde_json::Value;
 use test_support::{Output, Sandbox};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A sandbox with one accepted runner.
 fn sandbox() -> Sandbox {
@@ -232,6 +235,87 @@ fn a_bundle_has_what_a_bug_report_needs_and_no_secret() {
     // A file that exists is not overwritten.
     sandbox.run(&["doctor", "--bundle", "bundle.json"]).exits(4).says("cannot write the bundle");
     assert_eq!(sandbox.read("bundle.json"), bundle);
+}
+
+/// A sandbox with an access token of 90 days and these scopes, which agent.toml keeps by these keys.
+fn with_access_token<const N: usize>(scopes: [Scope; N], keys: &str) -> (Sandbox, String) {
+    let sandbox = super::sandbox();
+    let new = NewAccessToken::personal().scopes(scopes).expires_on(sandbox.gitlab.day_in(90));
+    let token = sandbox.gitlab.create_access_token(new);
+    sandbox.write_with_mode("access-token", &token, 0o600);
+    sandbox.write_fast_settings(&format!(
+        "[[server]]\nurl = \"{}\"\naccess_token = {{ file = \"access-token\"{keys} }}\n",
+        sandbox.gitlab.url()
+    ));
+    (sandbox, token)
+}
+
+fn access_token_row(sandbox: &Sandbox, code: i32) -> (String, String, String) {
+    let done = sandbox.run(&["doctor", "-o", "json"]);
+    let row = row(done.exits(code), &sandbox.gitlab.url(), "access token");
+    let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
+    (text("result"), text("message"), text("remedy"))
+}
+
+#[test]
+fn doctor_asks_about_access_tokens_and_rotates_none() {
+    let (sandbox, token) = with_access_token([Scope::Api], ", rotate = true");
+    let (result, message, remedy) = access_token_row(&sandbox, 0);
+    assert!(result == "ok" && remedy.is_empty(), "{message} {remedy}");
+    assert!(message.starts_with("active, named `runner-agent`, scopes api, ends on "), "{message}");
+    sandbox.gitlab.advance(61 * DAY);
+    let (_, message, _) = access_token_row(&sandbox, 0);
+    assert!(message.ends_with("its rotation is due"), "{message}");
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::RotateAccessToken).len(), 0);
+    sandbox.gitlab.revoke_access_token(&token);
+    let (result, message, remedy) = access_token_row(&sandbox, 3);
+    assert_eq!(result, "error");
+    assert!(message.starts_with("refused") && remedy.contains("put a valid access token into the file"), "{remedy}");
+    sandbox.write_with_mode("access-token", "glrt-0123456789abcdefghij", 0o600);
+    let done = sandbox.run(&["doctor"]);
+    assert!(!done.exits(4).stdout.contains("access token: "), "`check` has said it: {done:?}");
+}
+
+#[test]
+fn doctor_warns_of_an_access_token_that_ends_or_lacks_scopes() {
+    let (sandbox, _) = with_access_token([Scope::CreateRunner], "");
+    let (result, _, remedy) = access_token_row(&sandbox, 0);
+    assert!(result == "warning" && remedy.contains("it lacks the scope `manage_runner`"), "{remedy}");
+    let (sandbox, _) = with_access_token([Scope::Api], "");
+    sandbox.gitlab.advance(85 * DAY);
+    let (result, message, remedy) = access_token_row(&sandbox, 0);
+    assert!(result == "warning" && message.starts_with("ends soon"), "{message}");
+    assert!(remedy.contains("set `rotate = true`"), "{remedy}");
+    sandbox.gitlab.upgrade_to("15.4");
+    let (result, message, _) = access_token_row(&sandbox, 0);
+    assert!(result == "note" && message.contains("before 15.5"), "{message}");
+}
+
+#[test]
+fn what_doctor_asks_is_no_use_from_elsewhere_to_the_daemon() {
+    let (sandbox, _) = with_access_token([Scope::Api], ", rotate = true");
+    sandbox.run(&["access-token", "show"]).exits(0);
+    for _ in 0..3 {
+        sandbox.gitlab.advance(DAY);
+        sandbox.run(&["doctor"]).exits(0);
+        // GitLab notes a use at most once a minute, so that it shows that of doctor.
+        sandbox.gitlab.advance(Duration::from_secs(30));
+        let shown = sandbox.run(&["access-token", "show"]);
+        assert_eq!(shown.exits(0).stderr, "");
+    }
+    let (result, _, remedy) = access_token_row(&sandbox, 0);
+    assert_eq!((result.as_str(), remedy.as_str()), ("ok", ""));
+}
+
+#[test]
+fn doctor_says_that_the_answer_to_a_rotation_is_being_found_out() {
+    let (sandbox, _) = with_access_token([Scope::Api], "");
+    sandbox.gitlab.order(Endpoint::RotateAccessToken, Fault::cut());
+    sandbox.run(&["access-token", "rotate"]).exits(5);
+    let (result, message, remedy) = access_token_row(&sandbox, 0);
+    assert_eq!(result, "warning");
+    assert!(message.starts_with("a rotation has no answer yet"), "{message}");
+    assert!(remedy.contains("leave the token where it is"), "{remedy}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
+use fake_gitlab::{Endpoint, NewAccessToken, Scope};
 use rustix::process::geteuid;
 use test_support::{Output, Process, Sandbox};
 
@@ -119,6 +120,41 @@ fn a_read_only_and_a_full_file_system_come_with_what_to_do() {
     let full = "mount -t tmpfs -o size=4k,mode=700 tmpfs config && printf s_0123456789ab >config/.runner_system_id; head -c 9000 /dev/zero >config/fill";
     run_mounted(&sandbox, full, &args).exits(4).says("No space left").says(&format!("df -h {config}"));
     assert_eq!(sandbox.gitlab.requests().len(), 0);
+}
+
+/// A sandbox whose agent.toml rotates the access token in a directory of its own.
+fn rotating() -> (Sandbox, String) {
+    let sandbox = super::sandbox();
+    let new = NewAccessToken::personal().scopes([Scope::Api]).expires_on(sandbox.gitlab.day_in(90));
+    let token = sandbox.gitlab.create_access_token(new);
+    sandbox.write_with_mode("tokens/access", &token, 0o600);
+    fs::create_dir(sandbox.path("state")).unwrap();
+    sandbox.write_fast_settings(&format!(
+        "[[server]]\nurl = \"{}\"\naccess_token = {{ file = \"tokens/access\", rotate = true }}\n",
+        sandbox.gitlab.url()
+    ));
+    (sandbox, token)
+}
+
+#[test]
+fn an_access_token_that_cannot_be_replaced_is_found_by_check_and_before_its_rotation() {
+    if !can_mount() {
+        return;
+    }
+    let (sandbox, token) = rotating();
+    let files = |sandbox: &Sandbox| {
+        let names = fs::read_dir(sandbox.path("tokens")).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name != "access").collect::<Vec<_>>()
+    };
+    sandbox.run(&["check"]).exits(0);
+    assert!(files(&sandbox).iter().all(|name| name.to_string_lossy().ends_with(".lock")), "{:?}", files(&sandbox));
+    let subject = format!("the access token for {} cannot be rotated: ", sandbox.gitlab.url());
+    let read_only = "mount --bind tokens tokens && mount -o remount,bind,ro tokens";
+    let done = run_mounted(&sandbox, read_only, &["check"]);
+    assert!(done.exits(4).stdout.contains(&subject) && done.stdout.contains("Read-only file system"), "{done:?}");
+    run_mounted(&sandbox, read_only, &["access-token", "rotate"]).exits(4).says("Read-only file system");
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::RotateAccessToken).len(), 0);
+    assert!(sandbox.gitlab.accepts_access_token(&token));
 }
 
 #[test]

@@ -26,6 +26,9 @@ fn help_texts_match_their_snapshots() {
         "fleet update",
         "fleet delete",
         "fleet create",
+        "access-token",
+        "access-token show",
+        "access-token rotate",
         "shared",
         "shared list",
         "shared show",
@@ -58,7 +61,7 @@ fn manual_has_a_page_for_every_command() {
         names.into_iter().map(|name| format!("{group}-{name}")).collect::<Vec<_>>()
     };
     let names = commands_in(&sandbox.run(&["--help"]).stdout);
-    let names = names.into_iter().chain(of_group("fleet")).chain(of_group("shared"));
+    let names = names.into_iter().chain(of_group("fleet")).chain(of_group("shared")).chain(of_group("access-token"));
     let mut expected: Vec<_> = names.map(|name| format!("runner-agent-{name}.1")).collect();
     expected.extend(["runner-agent.1".to_owned(), "runner-agent.toml.5".to_owned()]);
     expected.sort();

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use fake_gitlab::{Gitlab, NewRunner, Scope};
+use fake_gitlab::{Gitlab, NewAccessToken, NewRunner, Scope};
 use rustix::process::{Pid, Signal, kill_process};
 use test_support::{PATIENCE, Process, Sandbox};
 
@@ -35,7 +35,8 @@ impl PagesSandbox {
         let (_, created) = sandbox.0.gitlab.add_runner(NewRunner::instance());
         sandbox.write(&format!("{ETC}/registration-token"), &sandbox.0.gitlab.instance_registration_token());
         sandbox.write(&format!("{ETC}/runner-token"), &created);
-        sandbox.write(&format!("{ETC}/access-token"), &sandbox.0.gitlab.add_access_token([Scope::Api]));
+        let access = NewAccessToken::personal().scopes([Scope::Api]).expires_on(sandbox.0.gitlab.day_in(90));
+        sandbox.write(&format!("{ETC}/access-token"), &sandbox.0.gitlab.create_access_token(access));
         sandbox.write(&format!("{ETC}/agent.toml"), "");
         sandbox
     }

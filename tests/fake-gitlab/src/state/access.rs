@@ -210,6 +210,13 @@ impl AccessToken {
         }
     }
 
+    /// The whole days that are left at this time; `None` for one that never ends.
+    #[must_use]
+    pub fn days_left_at(&self, now: Timestamp) -> Option<i32> {
+        let left = self.expires_on?.since(day_of(now)).expect("days of the calendar");
+        Some(left.get_days())
+    }
+
     /// Whether it works at this time.
     #[must_use]
     pub fn is_active_at(&self, now: Timestamp) -> bool {
