@@ -42,7 +42,7 @@ pub use inventory::{
     take_inventory, taken_keys,
 };
 pub use policy::{AtStop, at_stop, at_stop_once_registered, command_rules, deletion_at_stop, found_policy, rules};
-pub use refusal::{expired_text, refusal_remedy};
+pub use refusal::{expired_text, refusal_remedy, unprefixed_text};
 pub use report::{planned_report, record_report};
 
 /// What all drivers of a process share.

@@ -191,7 +191,7 @@ pub struct RunArguments {
 /// Shows what the daemon would do next for every runner, when and why, and what its stop would unregister.
 ///
 /// Changes nothing, and works beside a running daemon. It goes by the files of this machine, as a start of the daemon
-/// does, which verifies each token first.
+/// does, which verifies each token first; `status` shows under NEXT what a running daemon does.
 #[derive(Args, Debug, Default)]
 pub struct PlanArguments {
     /// Verify the tokens with the server first, as `verify` does

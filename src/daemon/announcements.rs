@@ -33,6 +33,6 @@ pub(super) fn log_unregistrations(runners: &[String]) {
     tracing::info!(
         runners = runners.len(),
         names = format!("{}{others}", named.join(", ")),
-        "unregistering them: `[shutdown] unregister = \"never\"` in agent.toml keeps them registered at a stop, and so does the signal QUIT instead of TERM"
+        "unregistering these runners: `[shutdown] unregister = \"never\"` in agent.toml keeps them registered at a stop, and so does the signal QUIT instead of TERM"
     );
 }

@@ -826,11 +826,11 @@ async fn stop_says_in_one_line_what_it_unregisters_before_it_does() {
     assert!(!log.text().contains("unregistering"), "{}", log.text());
     fixture.run(config, secs(10), Notice::Stop).await;
     let text = log.text();
-    let lines: Vec<_> = text.lines().filter(|line| line.contains("unregistering them")).collect();
+    let lines: Vec<_> = text.lines().filter(|line| line.contains("unregistering these runners")).collect();
     assert_eq!(lines.len(), 1, "{text}");
     assert!(lines[0].contains("runners=7") && lines[0].contains("and 2 more"), "{text}");
     assert!(lines[0].contains("`[shutdown] unregister = \"never\"`") && lines[0].contains("QUIT"), "{text}");
-    let (said, done) = (text.find("unregistering them").unwrap(), text.find(" unregistered").unwrap());
+    let (said, done) = (text.find("unregistering these runners").unwrap(), text.find(" unregistered").unwrap());
     assert!(said < done, "{text}");
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Config, Engine, ManagedRunner, command_rules, expired_text, planned_report, rules};
+use super::{Config, Engine, ManagedRunner, command_rules, expired_text, planned_report, rules, unprefixed_text};
 use crate::clock::{Clock, ServerTime, Skew};
 use crate::error_chain::chain;
 use crate::gitlab::ErrorClass;
@@ -246,7 +246,9 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         let mut report = report;
         if let Some(StepFailure::Operation(error)) = &mut report.failure {
             let enrollment = self.enrollment.as_deref();
-            error.explain_refusal(expired_text(&self.runner.record, self.state.validity(), enrollment, self.now()));
+            let record = &self.runner.record;
+            let expired = expired_text(record, self.state.validity(), enrollment, self.now());
+            error.explain_refusal(|| expired.or_else(|| unprefixed_text(record, enrollment)));
         }
         if report.step != Step::Unregister {
             self.settle(&mut report).await;

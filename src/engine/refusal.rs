@@ -33,3 +33,15 @@ pub fn expired_text(
     let ago = format_span(now.since(at));
     Some(format!("the token expired {} ({ago} ago): {}", at.whole_seconds(), refusal_remedy(record, enrollment)))
 }
+
+/// What a refused token may be that an enrollment gave as that of a runner and that has no prefix of GitLab: GitLab refuses
+/// a registration token, too, in the same words. `None` for any other token.
+#[must_use]
+pub fn unprefixed_text(record: &Record, enrollment: Option<&Enrollment>) -> Option<String> {
+    let Some(RegistrationSource::Given(source)) = enrollment.map(|enrollment| &enrollment.source) else { return None };
+    let is_unprefixed = record.credential.is_none() && source.read().is_ok_and(|token| token.class().is_none());
+    is_unprefixed.then(|| {
+        "the token has no prefix such as glrt-: a registration token belongs in `registration_token` of the [[enroll]], or is given by --registration-token; else the runner was deleted, or its token expired or was rotated elsewhere. GitLab answers the same to all of these"
+            .to_owned()
+    })
+}

@@ -146,7 +146,7 @@ async fn connected(addresses: &[SocketAddr], within: Duration) -> Result<String,
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer in time".to_owned(),
         };
-        failures.push(format!("{address} does not: {failure}"));
+        failures.push(format!("{address}: {failure}"));
     }
     let message = format!("no connection: {}", failures.join("; "));
     Err(unreachable(message, "check the port in the url, the firewall, and whether the server runs"))

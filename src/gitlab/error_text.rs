@@ -85,7 +85,7 @@ impl ErrorKind {
             Self::ProxyRefused => "let the proxy connect to GitLab, or exclude GitLab's host from it by NO_PROXY",
             Self::ProxyAuthentication => "set the proxy to a URL such as `http://user:password@proxy.example.com:3128`",
             Self::Redirect => "set `url` to the address that GitLab itself uses, with https",
-            Self::WrongAddress => "set `url` to that address; this request changed nothing there",
+            Self::WrongAddress => "this request has changed nothing in GitLab",
             Self::NotGitlab => "check `url`, and whether a proxy or portal is in between",
             Self::RegistrationRefused => "use a current registration token, or create the runner in GitLab's UI",
             Self::RegistrationDisabled => "create the runner in GitLab's UI and use its `glrt-` token",

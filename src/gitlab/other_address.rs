@@ -33,7 +33,7 @@ impl Transport {
             None => failure,
             Some(found) => CallFailure {
                 kind: ErrorKind::WrongAddress,
-                detail: Some(format!("GitLab answers at {found}, not at {}", site.url)),
+                detail: Some(format!("GitLab answers at {found}, not at {}: set `url` to {found}", site.url)),
                 if_proven: None,
                 is_foreign: true,
                 server_message: None,

@@ -34,7 +34,10 @@ const MAX_ROOT_SEGMENTS: usize = 3;
 pub enum AddressError {
     /// Not a URL.
     #[error("not a URL ({0}), expected something like https://gitlab.example.com")]
-    Malformed(#[from] url::ParseError),
+    Malformed(url::ParseError),
+    /// Without a scheme, such as `gitlab.example.com`.
+    #[error("not a URL: it must begin with https:// or http://, such as https://gitlab.example.com")]
+    NoScheme,
     /// A scheme other than HTTP.
     #[error("the scheme must be https or http, not `{0}`")]
     Scheme(String),
@@ -125,7 +128,10 @@ impl FromStr for ServerUrl {
         if text.len() > MAX_URL_BYTES {
             return Err(AddressError::TooLong);
         }
-        let mut url = Url::parse(text.trim())?;
+        let mut url = Url::parse(text.trim()).map_err(|error| match error {
+            url::ParseError::RelativeUrlWithoutBase => AddressError::NoScheme,
+            error => AddressError::Malformed(error),
+        })?;
         if !matches!(url.scheme(), "https" | "http") {
             return Err(AddressError::Scheme(url.scheme().to_owned()));
         }

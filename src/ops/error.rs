@@ -355,10 +355,10 @@ impl Error {
     }
 
     /// Gives a refusal of the runner's token a better hint than the general one, if there is one.
-    pub fn explain_refusal(&mut self, hint: Option<String>) {
-        let (Self::Asking(failure) | Self::Changing(failure)) = self else { return };
-        if failure.disposition == Disposition::Refused && hint.is_some() {
-            failure.hint = hint;
+    pub fn explain_refusal(&mut self, hint: impl FnOnce() -> Option<String>) {
+        let (Self::Asking(failure) | Self::Registering(failure) | Self::Changing(failure)) = self else { return };
+        if failure.disposition == Disposition::Refused {
+            failure.hint = hint().or(failure.hint.take());
         }
     }
 

@@ -61,7 +61,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if self.disk.pending_of(&runner.record.key).await?.is_some() {
             self.disk.clear(&runner.record.key).await?;
         }
-        let verified = self.send_verify(runner, &token).await.map_err(|error| explained(error, &token))?;
+        let verified = self.send_verify(runner, &token).await?;
         self.check_stored_id(runner, verified.value.id)?;
         self.set_source(enrollment, runner, &token);
         let date = self.accepted_at(runner, &verified, None, inquiry);
@@ -99,13 +99,3 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Completed { unsaved, ..Completed::new(Outcome::Registered(validity), date) }
     }
 }
-
-/// GitLab's refusal does not say why. A token whose prefix does not show its class may be one of another class.
-fn explained(mut error: Error, given: &Token) -> Error {
-    if given.class().is_none() {
-        error.explain_refusal(Some(UNKNOWN_CLASS_REFUSED.to_owned()));
-    }
-    error
-}
-
-const UNKNOWN_CLASS_REFUSED: &str = "the runner was deleted, or its token expired or was rotated elsewhere, or this is another kind of token: a registration token belongs into `registration_token` of the [[enroll]] (--registration-token of `register`), and with an access token `create` in the [[enroll]] makes the runner";

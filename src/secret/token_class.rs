@@ -106,7 +106,7 @@ impl TokenClass {
     fn destination(self) -> &'static str {
         match self {
             Self::Access => {
-                "give an access token to `fleet` and `shared heal` by --access-token-file, to `rotate` by --pat-file, and to the daemon as `access_token` in a [[server]] of agent.toml, with which `create` in an [[enroll]] makes the runner"
+                "give an access token to `fleet` and `shared heal` by --access-token-file, to `rotate` by --pat-file, and to the daemon as `access_token` in a [[server]] of agent.toml, with which an [[enroll]] with `create` makes its runner"
             }
             Self::Deploy => "a deploy token serves repositories and registries, and is of no use to this program",
             Self::Job => "a job token serves its job only, and is of no use to this program",

@@ -295,6 +295,9 @@ impl SharingSection {
 fn explained(error: &AddressError) -> String {
     match error {
         AddressError::Malformed(error) => format!("not a URL ({error}), expected something like https://etcd-1:2379"),
+        AddressError::NoScheme => {
+            "not a URL: it must begin with https:// or http://, as in https://etcd-1:2379".to_owned()
+        }
         AddressError::Scheme(_) => format!("{error}, as in https://etcd-1:2379"),
         AddressError::Credentials => {
             "the URL must not contain a user name or password: set `username` and `password`".to_owned()

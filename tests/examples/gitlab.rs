@@ -1,11 +1,12 @@
 //! A GitLab to experiment with: run `cargo run --example gitlab -- --token-life 60s`, then register a runner there.
 
-#![allow(clippy::print_stdout, reason = "the terminal is the user interface")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the terminal is the user interface")]
 #![allow(clippy::disallowed_methods, reason = "a server to experiment with writes what it is told to")]
 
 use std::error::Error;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
@@ -49,9 +50,18 @@ struct Arguments {
     quiet: bool,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let arguments = Arguments::parse();
-    let gitlab = builder(&arguments)?.try_start()?;
+fn main() -> ExitCode {
+    match serve(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    let gitlab = builder(&arguments)?.try_start().map_err(|error| not_started(arguments.port, &error))?;
     let access_token = match arguments.access_token {
         Some(access_token) => {
             gitlab.accept_access_token(&access_token);
@@ -73,12 +83,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("GitLab {} at {}", gitlab.version(), gitlab.url());
     println!("registration token: {}", gitlab.instance_registration_token());
     println!("access token: {access_token}");
-    if let Some((id, token)) = created.first() {
+    for (id, token) in &created {
         println!("token of runner {id}: {token}");
     }
     std::io::stdout().flush()?;
     loop {
         std::thread::park();
+    }
+}
+
+/// Why no server listens on a port, with the way out.
+fn not_started(port: u16, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("port {port} is in use: select another one with --port, or a free one with --port 0")
+        }
+        _ => format!("cannot listen on port {port}: {error}"),
     }
 }
 

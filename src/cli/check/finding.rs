@@ -81,9 +81,13 @@ impl Finding {
         Self::new(Severity::Note, message)
     }
 
-    /// The same in a file.
+    /// The same in a file, which the message does not repeat.
     pub(in super::super) fn in_file(self, file: &Path) -> Self {
-        Self { file: Some(without_tokens(&file.to_string_lossy())), ..self }
+        let file = without_tokens(&file.to_string_lossy());
+        let quoted = format!("`{file}`");
+        let message = self.message.replace(&format!("the file {quoted}: "), "");
+        let message = message.replace(&format!("the file {quoted}"), "the file").replace(&quoted, "it");
+        Self { file: Some(file), message, ..self }
     }
 
     /// The same in a line of a file.

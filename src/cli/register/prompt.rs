@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(draft.settings[0].value, ("docker.image".to_owned(), "\"ruby:3.3\"".to_owned()));
         insta::assert_snapshot!(script.heard.join("\n"), @r"
         Enter the GitLab instance URL (for example, https://gitlab.com/):
-        ! not a URL (relative URL without a base), expected something like https://gitlab.example.com
+        ! not a URL: it must begin with https:// or http://, such as https://gitlab.example.com
         Enter the GitLab instance URL (for example, https://gitlab.com/):
         (hidden) Enter the registration token:
         Enter a description for the runner:

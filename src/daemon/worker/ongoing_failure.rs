@@ -30,7 +30,8 @@ impl OngoingFailure {
     /// Why, with all causes and the remedy.
     pub(super) fn text(&self) -> String {
         let hint = self.hint.as_ref().map(|hint| format!(": {hint}"));
-        format!("{}{}", self.cause, hint.unwrap_or_default())
+        let retry = if self.is_about_secret { "; it is tried again as soon as its file changes" } else { "" };
+        format!("{}{}{retry}", self.cause, hint.unwrap_or_default())
     }
 
     /// The same beside a text that says what to do about a refused token.
@@ -129,12 +130,11 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     }
 }
 
-/// Whether a registration needs another secret, or one that can be read.
+/// Whether the server has refused the secret of a registration.
 fn is_for_another_secret(failure: &StepFailure) -> bool {
     let StepFailure::Operation(error) = failure else { return false };
-    matches!(error, ops::Error::Secret(_))
-        || matches!(
-            error.outcome(),
-            Outcome::Refused | Outcome::Declined(Trouble::RegistrationRefused | Trouble::AccessDenied)
-        )
+    matches!(
+        error.outcome(),
+        Outcome::Refused | Outcome::Declined(Trouble::RegistrationRefused | Trouble::AccessDenied)
+    )
 }

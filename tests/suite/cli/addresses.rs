@@ -29,12 +29,12 @@ fn wrong_path_is_answered_with_the_address_of_gitlab() {
             let args = ["register", "-n", "--name", "a", "--url", &given];
             for token in [["-r", &registration], ["--token", &runner]] {
                 let done = sandbox.run(&[&args[..], &token].concat());
-                done.exits(5).says(&format!("GitLab answers at {url}, not at {given}"));
+                done.exits(5).says(&format!("GitLab answers at {url}, not at {given}: set `url` to {url}"));
                 done.says("changed nothing");
                 assert!(!done.stderr.contains("does not support"), "{}", done.stderr);
             }
             let done = sandbox.run_with(&["fleet", "list", "--url", &given], &[("GITLAB_TOKEN", "glpat-any")]);
-            done.exits(5).says(&format!("GitLab answers at {url}, not at {given}"));
+            done.exits(5).says(&format!("GitLab answers at {url}, not at {given}: set `url` to {url}"));
         }
         assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), 0);
         // What asks at other addresses has no token.

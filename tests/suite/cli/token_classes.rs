@@ -60,7 +60,7 @@ fn token_of_another_class_in_a_variable_is_refused() {
         for command in [&["register", "-n"][..], &["run"]] {
             let done = sandbox.run_with(command, &[("CI_SERVER_URL", &url), (variable, &access)]);
             is_refused(&sandbox, &done, "access token (glpat-)", purpose);
-            done.says(variable).says("--access-token-file").says("`create` in an [[enroll]]");
+            done.says(variable).says("--access-token-file").says("an [[enroll]] with `create`");
         }
     }
     let variables = [("CI_SERVER_URL", url.as_str()), ("GITLAB_TOKEN", &format!("glrt-{SECRET}"))];
@@ -103,7 +103,29 @@ fn registration_token_given_as_a_runners_token_is_not_the_runner_that_it_registe
     let url = sandbox.gitlab.url();
     sandbox.run(&["register", "-n", "--name", "a", "--url", &url, "--registration-token-file", &secret]).exits(0);
     let done = sandbox.run(&["register", "-n", "--name", "b", "--url", &url, "--token-file", &secret]);
-    done.exits(3).says("runner `b`").says("a registration token belongs into `registration_token`");
+    done.exits(3).says("runner `b`");
     assert!(!done.stdout.contains("registered already"), "{done:?}");
     assert!(!sandbox.config().contains("\"b\""));
+}
+
+#[test]
+fn an_access_token_as_that_of_a_runner_is_told_of_create() {
+    let sandbox = super::sandbox();
+    sandbox.write("token", &format!("glpat-{SECRET}"));
+    sandbox.write("agent.toml", &sandbox.enrollment("build-1", "token = { file = \"token\" }"));
+    sandbox.run(&["run", "--once"]).exits(4).says("with which an [[enroll]] with `create` makes its runner");
+}
+
+#[test]
+fn a_registration_token_without_prefix_as_that_of_a_runner_is_told_where_it_goes() {
+    let sandbox = super::sandbox_with(Gitlab::builder().registration_token("abcdefghij0123456789"));
+    sandbox.write("token", &sandbox.gitlab.instance_registration_token());
+    sandbox.write("agent.toml", &sandbox.enrollment("build-1", "token = { file = \"token\" }"));
+    let done = sandbox.run(&["run", "--once"]);
+    done.exits(3)
+        .says("a registration token belongs in `registration_token`")
+        .says("GitLab answers the same to all of these");
+    let (url, token) = (sandbox.gitlab.url(), sandbox.path("token").display().to_string());
+    let done = sandbox.run(&["register", "-n", "--name", "a", "--url", url.as_str(), "--token-file", &token]);
+    done.exits(3).says("or is given by --registration-token");
 }

@@ -49,17 +49,17 @@ fn status_prints_the_problem_and_the_timeout() {
 }
 
 #[test]
-fn status_says_once_what_it_waits_for() {
+fn status_that_waits_says_once_for_what() {
     let sandbox = enrolled(Gitlab::builder(), "");
-    let refusal = serde_json::json!({ "message": "403 Forbidden - invalid token supplied" });
-    sandbox.gitlab.order(Endpoint::Register, Fault::json(403, refusal)).always();
+    sandbox.write("token", "");
     let _daemon = sandbox.start_serving();
-    sandbox.wait_for_requests(Endpoint::Register, 1);
-    let waiting = sandbox.start(&["status", "--wait", "ready", "--timeout", "10m"]);
-    let why = "runner `build-1`: it is not registered yet; cannot register a runner";
-    assert!(waiting.wait_for(PATIENCE, |waiting| waiting.log().contains(why)), "{}", waiting.log());
-    let (_, stdout, stderr) = texts(waiting.stop(Signal::INT));
-    assert_eq!((stdout.as_str(), stderr.matches("waiting: not ready yet").count()), ("", 1), "{stderr}");
+    let waiting = Process::start(sandbox.command(&["status", "--wait", "ready", "--timeout", "10m"]));
+    let why = "waiting: not ready yet\n  runner `build-1`: it is not registered yet; ";
+    sandbox.wait("its word", |_| waiting.log().contains(why));
+    assert!(waiting.log().contains("; it is tried again as soon as its file changes"), "{}", waiting.log());
+    sandbox.write("token", &sandbox.gitlab.instance_registration_token());
+    let output = waiting.end();
+    assert_eq!(output.exits(0).stderr.matches("waiting: ").count(), 1);
 }
 
 #[test]
