@@ -221,8 +221,8 @@ pub struct SocketArgument {
 
 /// Lists the runners in config.toml, without contacting a server.
 ///
-/// TOKEN is a fingerprint of the token, the first digits of its SHA-256. What the last verification said is in the state
-/// directory; without the rights to read it, the state is unknown.
+/// What the last verification said is in the state directory; without the rights to read it, the state is unknown. TOKEN
+/// is not the token, but its fingerprint: the first eight hex digits of its SHA-256.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ListArguments {
     /// Show a table of 80 columns
@@ -235,10 +235,10 @@ pub struct ListArguments {
 
 /// Shows the status of the daemon's runners.
 ///
-/// Reads neither config.toml nor agent.toml. TOKEN is a fingerprint of the token, the first digits of its SHA-256. Exits
-/// with 0 whatever the states of the runners are, and with 5 if no daemon answers. With --wait, exits with 0 once
-/// every enrollment is registered and the server has accepted every token, and with 1 after --timeout; it also
-/// waits for a daemon that does not answer yet.
+/// Reads neither config.toml nor agent.toml. Exits with 0 if the daemon answers, whatever the state of its runners, and
+/// with 5 if no daemon answers. With --wait, exits with 0 once every enrollment is registered and the server has
+/// accepted every token, and with 1 after --timeout; it also waits for a daemon that does not answer yet, and says on
+/// stderr what it waits for. TOKEN is not the token, but its fingerprint: the first eight hex digits of its SHA-256.
 #[derive(Args, Debug)]
 pub struct StatusArguments {
     /// Wait until the daemon is ready

@@ -41,7 +41,7 @@ fn completed(command: &Command) -> Command {
     let arguments = command.get_arguments().filter(|argument| !argument.is_hide_set()).map(|argument| {
         let values: &[&str] = match argument.get_id().as_str() {
             "executor" => &EXECUTORS,
-            "name" if selects => &[NAMES],
+            "name" | "positional" if selects => &[NAMES],
             _ => return argument.clone(),
         };
         argument.clone().value_parser(PossibleValuesParser::new(values))
@@ -71,7 +71,7 @@ fn with_names(shell: CompletionShell, script: &str) -> String {
     match shell {
         CompletionShell::Bash => {
             let values = format!(r#"COMPREPLY=($(compgen -W "{NAMES}" -- "${{cur}}"))"#);
-            let script = script.replace(&values, r#"_runner_agent_names "${cur}""#);
+            let script = with_names_as_words(&script.replace(&values, r#"_runner_agent_names "${cur}""#));
             // clap_complete writes the name of a program with a hyphen in two ways, and no command would be found.
             let script = script.replace("runner__subcmd__agent", "runner__agent");
             format!("{}\n{script}", include_str!("completions/names.bash"))
@@ -84,9 +84,31 @@ fn with_names(shell: CompletionShell, script: &str) -> String {
         }
         CompletionShell::Fish => {
             let script = script.replace(&format!(r#"-a "{NAMES}\t''""#), r#"-a "(__runner_agent_names)""#);
-            format!("{}\n{script}", include_str!("completions/names.fish"))
+            // clap_complete leaves words without an option out.
+            let words = script.lines().filter_map(|line| {
+                let (condition, _) = line.split_once(" -s n -l name ").filter(|_| line.contains("_names)"))?;
+                Some(format!("{condition} -f -a \"(__runner_agent_names)\"\n"))
+            });
+            let words: String = words.collect();
+            format!("{}\n{script}{words}", include_str!("completions/names.fish"))
         }
     }
+}
+
+/// The script for bash, in which a word of a command that selects runners is a name unless it begins with a hyphen. As
+/// clap_complete writes it, it would be the text of [`NAMES`].
+fn with_names_as_words(script: &str) -> String {
+    let mut takes_names = false;
+    let line = |line: &str| {
+        if line.trim_start().starts_with("opts=") {
+            takes_names = line.contains(NAMES);
+        }
+        let line = line.replace(&format!(" {NAMES}"), "");
+        let words = r#"COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )"#;
+        let line = if takes_names { line.replace(words, r#"_runner_agent_words "${opts}" "${cur}""#) } else { line };
+        line + "\n"
+    };
+    script.lines().map(line).collect()
 }
 
 #[cfg(test)]

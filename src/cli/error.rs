@@ -7,6 +7,7 @@ use super::check::Finding;
 use crate::daemon::StartError;
 use crate::engine::StepFailure;
 use crate::gitlab::{self, ErrorClass, ErrorKind};
+use crate::host::Identity;
 use crate::ops;
 use crate::secret::SourceError;
 use crate::settings;
@@ -95,10 +96,7 @@ impl From<StartError> for Error {
     fn from(error: StartError) -> Self {
         match error {
             StartError::NothingToServe { has_server, .. } => {
-                let missing = if has_server { "CI_SERVER_URL is set: add" } else { "set CI_SERVER_URL and" };
-                let hint = format!(
-                    "{missing} one of REGISTRATION_TOKEN_FILE, REGISTRATION_TOKEN, CI_SERVER_TOKEN_FILE and CI_SERVER_TOKEN; or write an [[enroll]] into agent.toml, for which `runner-agent init` asks; or say with --wait-for-config (WAIT_FOR_CONFIG=true) that another process is to write config.toml"
-                );
+                let hint = nothing_to_serve(has_server, Identity::of_process().is_container);
                 Self::Verdict { exit: Exit::Usage, message: error.to_string(), hint: Some(hint) }
             }
             StartError::Settings(errors) => errors.into(),
@@ -108,6 +106,19 @@ impl From<StartError> for Error {
             StartError::Sharing(error) => error.into(),
         }
     }
+}
+
+/// What to do if the daemon has nothing to serve. A container has its settings from variables, a machine from a file.
+fn nothing_to_serve(has_server: bool, is_container: bool) -> String {
+    let missing = if has_server { "CI_SERVER_URL is set: add" } else { "set CI_SERVER_URL and" };
+    let variables = format!(
+        "{missing} one of REGISTRATION_TOKEN_FILE, REGISTRATION_TOKEN, CI_SERVER_TOKEN_FILE and CI_SERVER_TOKEN"
+    );
+    let file = "write an agent.toml, for which `runner-agent init` asks a few questions";
+    let (first, second) = if has_server || is_container { (variables.as_str(), file) } else { (file, &*variables) };
+    format!(
+        "{first}; or {second}; or say with --wait-for-config (WAIT_FOR_CONFIG=true) that another process is to write config.toml"
+    )
 }
 
 impl Error {
@@ -251,5 +262,17 @@ pub(super) fn of_class(class: ErrorClass) -> Exit {
         ErrorClass::RefusedByServer => Exit::Refused,
         ErrorClass::Unreachable => Exit::Unreachable,
         ErrorClass::Local => Exit::LocalFile,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_with_nothing_to_serve_is_sent_to_init_and_a_container_to_its_variables() {
+        assert!(nothing_to_serve(false, false).starts_with("write an agent.toml, for which `runner-agent init` asks"));
+        assert!(nothing_to_serve(false, true).starts_with("set CI_SERVER_URL and one of"));
+        assert!(nothing_to_serve(true, false).starts_with("CI_SERVER_URL is set: add one of"));
     }
 }

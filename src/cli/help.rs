@@ -7,8 +7,9 @@ use clap::{Arg, ArgAction, Args, Command, CommandFactory as _, FromArgMatches as
 
 use super::arguments::{
     AccessTokenArguments, Arguments, CheckArguments, CompletionsArguments, DoctorArguments, FleetArguments,
-    HealthArguments, InitArguments, PlanArguments, RegisterArguments, ReloadArguments, RelocateArguments,
-    RotateArguments, RunArguments, SharedArguments, StatusArguments, UnregisterArguments, VerifyArguments,
+    HealthArguments, InitArguments, ListArguments, PlanArguments, RegisterArguments, ReloadArguments,
+    RelocateArguments, RotateArguments, RunArguments, SharedArguments, StatusArguments, UnregisterArguments,
+    VerifyArguments,
 };
 
 /// Parses a command line.
@@ -53,6 +54,7 @@ fn description(name: &str) -> Option<StyledStr> {
         "verify" => of::<VerifyArguments>(),
         "rotate" => of::<RotateArguments>(),
         "unregister" => of::<UnregisterArguments>(),
+        "list" => of::<ListArguments>(),
         "plan" => of::<PlanArguments>(),
         "check" => of::<CheckArguments>(),
         "doctor" => of::<DoctorArguments>(),

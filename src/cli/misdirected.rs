@@ -9,17 +9,40 @@ use super::Error;
 /// The commands that have commands of their own.
 const GROUPS: [&str; 2] = ["fleet", "shared"];
 
-/// Reads `help COMMAND` as `COMMAND --help`.
+/// The global options, which take a value in the next word.
+const GLOBAL_OPTIONS: [&str; 9] =
+    ["-c", "--config", "--agent-config", "--state-dir", "-o", "--output", "-l", "--log-level", "--log-format"];
+
+/// Reads `help COMMAND` as `COMMAND --help`, also behind global options.
 pub(super) fn with_help_flag(arguments: &[OsString]) -> Vec<OsString> {
     let is_help = |at: usize| arguments.get(at).is_some_and(|word| word == "help");
-    let is_group = arguments.get(1).is_some_and(|word| GROUPS.iter().any(|group| word == group));
-    let Some(at) = [1, 2].into_iter().find(|at| is_help(*at) && (*at == 1 || is_group)) else {
+    let first = after_global_options(arguments, 1);
+    let is_group = arguments.get(first).is_some_and(|word| GROUPS.iter().any(|group| word == group));
+    let second = after_global_options(arguments, first + 1);
+    let Some(at) = [first, second].into_iter().find(|at| is_help(*at) && (*at == first || is_group)) else {
         return arguments.to_vec();
     };
     let mut words = arguments.to_vec();
     words.remove(at);
     words.push("--help".into());
     words
+}
+
+/// The position of the first word from here on that neither is a global option nor belongs to one.
+fn after_global_options(arguments: &[OsString], from: usize) -> usize {
+    let mut at = from;
+    while let Some(word) = arguments.get(at).and_then(|word| word.to_str()) {
+        let is_attached = |option: &str| match word.strip_prefix(option) {
+            Some(rest) => rest.starts_with('=') || !option.starts_with("--"),
+            None => false,
+        };
+        at += match word {
+            _ if GLOBAL_OPTIONS.contains(&word) => 2,
+            _ if GLOBAL_OPTIONS.iter().any(|option| is_attached(option)) => 1,
+            _ => break,
+        };
+    }
+    at
 }
 
 /// The error for a command that gitlab-runner has and that another program does here; clap would suggest a command that
@@ -44,7 +67,21 @@ pub(super) fn explained(error: &clap::Error) -> Option<Error> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
+    use crate::cli::arguments::Arguments;
+
+    #[test]
+    fn every_global_option_with_a_value_is_known() {
+        let command = Arguments::command();
+        let options = command.get_arguments().filter(|argument| argument.is_global_set());
+        let words = options.flat_map(|option| {
+            let short = option.get_short().map(|short| format!("-{short}"));
+            short.into_iter().chain(option.get_long().map(|long| format!("--{long}")))
+        });
+        assert_eq!(words.collect::<Vec<_>>(), GLOBAL_OPTIONS);
+    }
 
     #[test]
     fn help_is_read_as_a_flag_of_the_command_after_it() {
@@ -53,6 +90,12 @@ mod tests {
             ("x help register", "x register --help"),
             ("x help fleet list", "x fleet list --help"),
             ("x fleet help list", "x fleet list --help"),
+            ("x -c a.toml help register", "x -c a.toml register --help"),
+            (
+                "x --config=a.toml -ojson fleet -l debug help list",
+                "x --config=a.toml -ojson fleet -l debug list --help",
+            ),
+            ("x --config help register", "x --config help register"),
             ("x verify help", "x verify help"),
             ("x verify --name help", "x verify --name help"),
         ] {

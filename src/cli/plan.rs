@@ -19,6 +19,7 @@ use crate::engine::{
     Asker, AtStop, Budget, Config, ManagedRunner, at_stop, at_stop_once_registered, deletion_at_stop, inventory,
     planned_report, rules,
 };
+use crate::error_chain::chain;
 use crate::gitlab::Client;
 use crate::lifecycle::{Goal, Outcome, State};
 use crate::limits::operations_at_once;
@@ -27,6 +28,7 @@ use crate::model::{
     Why, format_span,
 };
 use crate::ops::{Deletion, Enrollment, EntryFate, Identity, Ops, Runner};
+use crate::secret::SourceError;
 use crate::settings::{self, Settings, this_program};
 use crate::store::{Snapshot, Store};
 
@@ -178,7 +180,17 @@ fn report(
         Deletion::Runner | Deletion::SharedRunner => StopAction::DeleteRunner,
         Deletion::Manager => StopAction::DeleteManager,
     };
-    RunnerReport { name: report.name.clone().or(wanted_name), at_stop: Some(at_stop), ..report }
+    let error = enrollment.filter(|_| is_to_be_registered).and_then(cannot_register).or_else(|| report.error.take());
+    RunnerReport { name: report.name.clone().or(wanted_name), at_stop: Some(at_stop), error, ..report }
+}
+
+/// Why the secret of an enrollment cannot be used, as far as this process can know it.
+fn cannot_register(enrollment: &Enrollment) -> Option<String> {
+    match enrollment.source.read() {
+        // systemd passes them to the unit alone.
+        Ok(_) | Err(SourceError::NoCredential(_)) => None,
+        Err(error) => Some(format!("it cannot be registered: {}", chain(&error))),
+    }
 }
 
 /// Whether it was unregistered here, by a stop or a command, and not taken up since.

@@ -1,11 +1,10 @@
 //! `status`: shows the status of the daemon's runners, or waits until they are ready.
 
+mod wait;
 mod watch;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
-
-use tokio::time::{Instant, sleep, timeout_at};
 
 use super::access_text::access_line;
 use super::arguments::{StatusArguments, Wait};
@@ -17,17 +16,10 @@ use super::table::Screen;
 use super::text::{label, printable};
 use super::{Error, Exit};
 use crate::clock::Skew;
-use crate::error_chain::chain;
 use crate::model::{DaemonReport, Report, RunnerReport, Timestamp, format_span};
 use crate::settings;
 use crate::signals::Signals;
-use crate::status::{NotReadyReason, Readiness, StatusClient, StatusClientError};
-
-/// The interval of readiness requests.
-const POLL: Duration = Duration::from_millis(500);
-
-/// How long it waits without a word.
-const SILENT: Duration = Duration::from_secs(2);
+use crate::status::{NotReadyReason, Readiness, StatusClient};
 
 /// The default of --timeout.
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -50,12 +42,12 @@ pub(super) async fn status(
     let timeout = arguments.timeout.unwrap_or(TIMEOUT);
     let waited = tokio::select! {
         biased;
-        waited = wait(context, &daemon, timeout) => waited?,
+        waited = wait::wait(context.reporter, &daemon, timeout) => waited?,
         _ = signals.next() => return Err(Error::Interrupted("while waiting for the daemon".to_owned())),
     };
     match waited {
-        Waited::Ready => show_runners(context, &daemon, &view).await.map(|()| Exit::Done),
-        Waited::For { reasons, has_answered } => {
+        wait::Waited::Ready => show_runners(context, &daemon, &view).await.map(|()| Exit::Done),
+        wait::Waited::For { reasons, has_answered } => {
             if has_answered {
                 // Best effort: the reasons below are reported in any case.
                 show_runners(context, &daemon, &view).await.ok();
@@ -66,49 +58,6 @@ pub(super) async fn status(
         }
     }
 }
-
-enum Waited {
-    Ready,
-    For {
-        /// Why the daemon is not ready.
-        reasons: Vec<String>,
-        /// Whether the daemon itself gave the reasons.
-        has_answered: bool,
-    },
-}
-
-/// Polls until the daemon is ready or `limit` is over; a daemon that does not answer is not ready. Says once for what it
-/// waits.
-async fn wait(context: &Context<'_>, daemon: &StatusClient, limit: Duration) -> Result<Waited, Error> {
-    let began = Instant::now();
-    let mut is_said = false;
-    let deadline = began.checked_add(limit).unwrap_or(began + FOR_EVER);
-    loop {
-        // With a limit of 0, one answer is awaited.
-        let asked = timeout_at(deadline.max(Instant::now() + POLL), daemon.get("/readyz")).await;
-        let (reasons, has_answered) = match asked {
-            Ok(Ok(reply)) if reply.is_ok => return Ok(Waited::Ready),
-            Ok(Ok(reply)) => (reasons(&reply.body), true),
-            // With several paths, the daemon may appear at the next one.
-            Ok(Err(error @ StatusClientError::Connect { .. })) if daemon.sockets.len() == 1 => return Err(error.into()),
-            Ok(Err(error)) => (vec![chain(&error)], false),
-            Err(_) => (vec!["the daemon did not answer in time".to_owned()], false),
-        };
-        let now = Instant::now();
-        if now >= deadline {
-            return Ok(Waited::For { reasons, has_answered });
-        }
-        if !is_said && now >= began + SILENT {
-            is_said = true;
-            context.reporter.remark(&format!("waiting for up to {}:", format_span(limit)));
-            reasons.iter().for_each(|reason| context.reporter.remark(&format!("  {}", printable(reason))));
-        }
-        sleep(POLL.min(deadline - now)).await;
-    }
-}
-
-/// Longer than any wait, and short enough to be added to any instant.
-const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Why the daemon is not ready, one sentence each.
 pub(super) fn reasons(body: &[u8]) -> Vec<String> {

@@ -76,12 +76,8 @@ fn remedy(trouble: Trouble) -> &'static str {
         Trouble::RegistrationDisabled => {
             "create the runner in GitLab's UI and give its glrt- token as `token` instead of the registration token"
         }
-        Trouble::RegistrationRefused => {
-            "put a valid registration token where the enrollment reads it: a changed file is used at once"
-        }
-        Trouble::GivenTokenRefused => {
-            "put the token of an existing runner where the enrollment reads it: a changed file is used at once"
-        }
+        Trouble::RegistrationRefused => "put a valid registration token where the enrollment reads it",
+        Trouble::GivenTokenRefused => "put the token of an existing runner where the enrollment reads it",
         Trouble::Orphaned => "its project or group is gone: remove its entry, and enroll it elsewhere",
         Trouble::Unassigned => "assign the runner to a project in GitLab",
         Trouble::InvalidRequest => "correct the parameters that the server names",

@@ -21,6 +21,7 @@ mod rotate;
 mod schemes;
 mod shared;
 mod shared_tokens;
+mod terminal;
 mod token_classes;
 mod unregister;
 mod upgrade;

@@ -11,3 +11,10 @@ _runner_agent_names() {
         [[ $name != "$1"* ]] || COMPREPLY+=("$name")
     done < <(runner-agent names ${config[@]+"${config[@]}"} 2>/dev/null)
 }
+
+# Completes a word of a command that selects runners: an option after a hyphen or without names, else a name.
+_runner_agent_words() {
+    COMPREPLY=()
+    [[ $2 == -* ]] || _runner_agent_names "$2"
+    ((${#COMPREPLY[@]})) || COMPREPLY=($(compgen -W "$1" -- "$2"))
+}

@@ -6,9 +6,10 @@ use super::Worker;
 use crate::clock::Clock;
 use crate::engine::{StepFailure, StepReport};
 use crate::error_chain::chain;
-use crate::lifecycle::{Outcome, State, Step};
+use crate::lifecycle::{Outcome, State, Step, Trouble};
 use crate::model::format_span;
 use crate::ops::{self, Disk, Server};
+use crate::secret::Source;
 
 /// What fails, for as long as it does.
 pub(super) struct OngoingFailure {
@@ -69,7 +70,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     /// A failure is logged as a warning when it begins, and its repetitions in the debug log. A rotation that keeps
     /// failing is logged as an error each time the remaining life has halved.
     fn begin_failure(&mut self, step: Step, failure: &StepFailure) {
-        let (text, hint) = (chain(failure), failure.hint());
+        let (text, hint) = (chain(failure), self.hint(step, failure));
         let (runner, name) = (self.driver.runner.label(), step.as_str());
         let left = self.driver.state().validity().and_then(|validity| validity.left(self.driver.now()));
         // That a verification fails too is no news while the token cannot be replaced.
@@ -92,10 +93,26 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             Some(_) | None => {
                 let is_about_secret = matches!(failure, StepFailure::Operation(ops::Error::Secret(_)));
                 let is_refusal = matches!(failure, StepFailure::Operation(error) if error.is_refusal());
-                let (cause, hint) = (text.to_string(), hint.map(str::to_owned));
+                let cause = text.to_string();
                 Some(Box::new(OngoingFailure { step, cause, hint, is_refusal, is_about_secret, loud_below }))
             }
         };
+    }
+
+    /// The remedy. A changed file with the secret of an enrollment is not waited for until the next attempt.
+    fn hint(&self, step: Step, failure: &StepFailure) -> Option<String> {
+        let hint = failure.hint();
+        let source = self.driver.enrollment.as_deref().map(|enrollment| enrollment.source.secret());
+        let noticed = match source {
+            Some(file @ Source::File(_)) if step == Step::Register && is_for_another_secret(failure) => {
+                Some(format!("a change of {} is noticed at once", file.origin()))
+            }
+            Some(_) | None => None,
+        };
+        match (hint, noticed) {
+            (Some(hint), Some(noticed)) => Some(format!("{hint}; {noticed}")),
+            (hint, noticed) => hint.map(str::to_owned).or(noticed),
+        }
     }
 
     /// Ends the failure, as far as this outcome of a step shows that it is over.
@@ -111,4 +128,13 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             tracing::info!(runner = self.driver.runner.label(), "works again");
         }
     }
+}
+
+/// Whether the server has refused the secret of a registration.
+fn is_for_another_secret(failure: &StepFailure) -> bool {
+    let StepFailure::Operation(error) = failure else { return false };
+    matches!(
+        error.outcome(),
+        Outcome::Refused | Outcome::Declined(Trouble::RegistrationRefused | Trouble::AccessDenied)
+    )
 }

@@ -65,6 +65,12 @@ fn bash_completes_names_executors_files_and_commands() {
         ("reset-token --name o", "other\n"),
         ("unregister --name x", "\n"),
         ("--config other.toml verify --name ''", "elsewhere\n"),
+        ("verify build-", "build-1\n"),
+        ("rotate --force o", "other\n"),
+        ("reset-token o", "other\n"),
+        ("-c other.toml unregister ''", "elsewhere\n"),
+        ("unregister --tls-ca", "--tls-ca-file\n"),
+        ("verify RUNNER_", "\n"),
         ("verify -c other.toml --name e", "elsewhere\n"),
         ("register --executor docker-", "docker-windows\ndocker-autoscaler\n"),
         ("fleet create --executor k", "kubernetes\n"),
@@ -98,7 +104,9 @@ fn fish_completes_names_and_executors() {
         // A description follows after a tab.
         output.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    assert_eq!(complete("runner-agent verify --name o"), ["other"]);
+    for line in ["verify --name o", "verify o", "rotate --force o", "reset-token o", "unregister o"] {
+        assert_eq!(complete(&format!("runner-agent {line}")), ["other"], "{line}");
+    }
     assert_eq!(complete("runner-agent register --executor kub"), ["kubernetes"]);
     assert!(complete("runner-agent manu").is_empty());
     complete("runner-agent verify --name b");

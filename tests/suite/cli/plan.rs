@@ -37,6 +37,19 @@ fn plan_says_what_is_next_and_what_a_stop_deletes_without_a_request() {
 }
 
 #[test]
+fn plan_says_that_a_token_file_cannot_be_used() {
+    let sandbox = sandbox();
+    assert!(!sandbox.run(&["plan"]).exits(0).stderr.contains("warning"));
+    sandbox.write("token", "glpat-0123456789abcdefghij");
+    let planned = sandbox.run(&["plan"]);
+    planned.exits(0).says("warning: runner `build-1`: it cannot be registered: the file").says("access token (glpat-)");
+    planned.hides(&["0123456789abcdefghij"]);
+    std::fs::remove_file(sandbox.path("token")).unwrap();
+    sandbox.run(&["plan"]).exits(0).says("it cannot be registered: cannot read the token file");
+    assert!(sandbox.gitlab.requests().is_empty());
+}
+
+#[test]
 fn plan_follows_the_settings_beside_a_running_daemon() {
     let sandbox = sandbox();
     let daemon = sandbox.start_serving();

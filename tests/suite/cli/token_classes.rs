@@ -60,7 +60,7 @@ fn token_of_another_class_in_a_variable_is_refused() {
         for command in [&["register", "-n"][..], &["run"]] {
             let done = sandbox.run_with(command, &[("CI_SERVER_URL", &url), (variable, &access)]);
             is_refused(&sandbox, &done, "access token (glpat-)", purpose);
-            done.says(variable).says("--access-token-file");
+            done.says(variable).says("--access-token-file").says("an [[enroll]] with `create`");
         }
     }
     let variables = [("CI_SERVER_URL", url.as_str()), ("GITLAB_TOKEN", &format!("glrt-{SECRET}"))];

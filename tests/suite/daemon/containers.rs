@@ -71,7 +71,8 @@ fn nothing_to_serve_exits_with_2_and_says_what_is_missing() {
     let url = sandbox.gitlab.url();
     for (variables, expected) in [
         (&[][..], "set CI_SERVER_URL and one of REGISTRATION_TOKEN_FILE"),
-        (&[("CI_SERVER_URL", url.as_str())], "CI_SERVER_URL is set: add one of REGISTRATION_TOKEN_FILE"),
+        (&[("container", "podman")], "hint: set CI_SERVER_URL and one of REGISTRATION_TOKEN_FILE"),
+        (&[("CI_SERVER_URL", url.as_str())], "hint: CI_SERVER_URL is set: add one of REGISTRATION_TOKEN_FILE"),
     ] {
         for args in [&[][..], &["--once"]] {
             let Output { code, stderr, .. } = without_settings(&sandbox, variables, args).end();

@@ -1,7 +1,7 @@
 //! `status` and `health`, which query the daemon.
 
 use super::enrolled;
-use test_support::{Output, Process, Sandbox};
+use test_support::{Output, PATIENCE, Process, Sandbox};
 
 use fake_gitlab::{Endpoint, Fault, Gitlab, NewRunner};
 use rustix::process::Signal;
@@ -54,13 +54,29 @@ fn status_that_waits_says_once_for_what() {
     sandbox.write("token", "");
     let _daemon = sandbox.start_serving();
     let waiting = Process::start(sandbox.command(&["status", "--wait", "ready", "--timeout", "10m"]));
-    sandbox.wait("its word", |_| {
-        waiting.log().contains("waiting for up to 10m:\n  runner `build-1`: it is not registered yet; ")
-    });
+    let why = "waiting: not ready yet\n  runner `build-1`: it is not registered yet; ";
+    sandbox.wait("its word", |_| waiting.log().contains(why));
     assert!(waiting.log().contains("; it is tried again as soon as its file changes"), "{}", waiting.log());
     sandbox.write("token", &sandbox.gitlab.instance_registration_token());
     let output = waiting.end();
-    assert_eq!(output.exits(0).stderr.matches("waiting for").count(), 1);
+    assert_eq!(output.exits(0).stderr.matches("waiting: ").count(), 1);
+}
+
+#[test]
+fn refused_token_file_is_named_and_its_change_is_noticed() {
+    for key in ["registration_token", "token"] {
+        let sandbox = enrolled(Gitlab::builder(), "");
+        sandbox.write("agent.toml", &sandbox.enrollment("build-1", &format!("{key} = {{ file = \"token\" }}")));
+        sandbox.write("token", "a-wrong-token");
+        let _daemon = sandbox.start_serving();
+        let expected = format!("a change of the file `{}` is noticed at once", sandbox.path("token").display());
+        sandbox.wait("the status to name the file", |sandbox| texts(sandbox.run(&["status"])).1.contains(&expected));
+        let (_, created) = sandbox.gitlab.add_runner(NewRunner::instance());
+        let token = if key == "token" { created } else { sandbox.gitlab.instance_registration_token() };
+        sandbox.write("token", &token);
+        assert_eq!(sandbox.run(&["status", "--wait", "ready"]).code, Some(0));
+        assert!(!texts(sandbox.run(&["status"])).1.contains("noticed"));
+    }
 }
 
 #[test]
