@@ -1,7 +1,7 @@
 //! `status` and `health`, which query the daemon.
 
 use super::enrolled;
-use test_support::{Output, PATIENCE, Process, Sandbox};
+use test_support::{Output, Process, Sandbox};
 
 use fake_gitlab::{Endpoint, Fault, Gitlab, NewRunner};
 use rustix::process::Signal;
