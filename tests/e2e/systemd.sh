@@ -204,7 +204,7 @@ group_gets_a_hint() {
 }
 
 user_gets_a_hint() {
-    fails unit start && journal_has 'cannot read ./etc/gitlab-runner/config.toml' && journal_has 'CapabilityBoundingSet='
+    fails unit start && journal_has '/etc/gitlab-runner/config.toml: cannot read it' && journal_has 'CapabilityBoundingSet='
 }
 
 journal_has() { has "$(journal)" "$1" >/dev/null; }
