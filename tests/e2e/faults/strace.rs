@@ -205,7 +205,7 @@ fn template(sandbox: &FaultSandbox, path: &str) -> Option<String> {
     if !below.starts_with("/config") && !below.starts_with("/state") {
         return None;
     }
-    let below = below.replace(&state_name(sandbox), "{state}");
+    let below = below.replace(&state_name(sandbox), "{state}").replace(&access_token_copy(sandbox), "{access_copy}");
     // The server's address is a part of the other keys, so they come first.
     let below = below.replace(&registered_key(sandbox), "{registered}").replace(&name_key(sandbox), "{name}");
     let below = below.replace(&server(sandbox), "{server}");
@@ -218,6 +218,7 @@ fn template(sandbox: &FaultSandbox, path: &str) -> Option<String> {
 fn paths(sandbox: &FaultSandbox, template: &str) -> Vec<String> {
     let path = format!("{}{template}", sandbox.root().display())
         .replace("{state}", &state_name(sandbox))
+        .replace("{access_copy}", &access_token_copy(sandbox))
         .replace("{registered}", &registered_key(sandbox))
         .replace("{name}", &name_key(sandbox))
         .replace("{server}", &server(sandbox));
@@ -227,6 +228,11 @@ fn paths(sandbox: &FaultSandbox, template: &str) -> Vec<String> {
     let now = Timestamp::now().as_second();
     let times = (now..now + NAMES_AHEAD).map(|second| Timestamp::from_second(second).unwrap().to_string());
     times.map(|time| path.replace("{time}", &time.replace([':', '-'], ""))).collect()
+}
+
+/// The name of the recovery copy of the access token's file, which its path decides.
+fn access_token_copy(sandbox: &FaultSandbox) -> String {
+    format!("access-token-{}.copy", &sha256_hex(sandbox.path("pat").to_str().unwrap().as_bytes())[..16])
 }
 
 fn state_name(sandbox: &FaultSandbox) -> String {
