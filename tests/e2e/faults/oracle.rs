@@ -126,6 +126,8 @@ fn is_fixed(path: &str) -> bool {
         Some(("dropped", name)) => !name.starts_with('.') && name.contains("Z-build-1") && name.ends_with(".toml"),
         Some(("runners", ".probe")) => true,
         Some(("runners", name)) => is_fixed_of_runner(name),
+        Some(("access", ".probe")) => true,
+        Some(("access", name)) => name.contains("access-token@") && is_fixed_of_runner(name),
         Some(_) => false,
     }
 }
