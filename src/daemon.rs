@@ -2,7 +2,8 @@
 //!
 //! A worker per runner has done what its driver plans; a runner in trouble delays no other. Between two steps it rests in
 //! the roster, which keeps the time. The supervisor takes the inventory, passes on notices and changes of files, and ends
-//! all work within the grace time. The assembly puts the real parts together: settings, store, client, signals, service manager, status server.
+//! all work within the grace time. A task for each `[[server]]` keeps its access token. The assembly puts the real parts
+//! together: settings, store, client, signals, service manager, status server.
 //!
 //! Everything runs on the caller's current-thread runtime. How a runner is driven is the engine's matter.
 

@@ -3,15 +3,18 @@
 use super::text::printable;
 use crate::model::{AccessTokenReport, AccessTokenState, Timestamp, format_span};
 
-/// `active, named "agent", scopes api, ends on 2027-01-01 (in 30d), rotates on 2026-12-02`.
+/// ``active, named `agent`, scopes api, ends on 2027-01-01 (in 30d), rotates on 2026-12-02 (in 1d)``.
 pub(super) fn access_line(report: &AccessTokenReport, now: Timestamp) -> String {
     let mut clauses = vec![state_text(report.state).to_owned()];
     clauses.extend(report.name.as_ref().map(|name| format!("named `{}`", printable(name))));
     clauses.extend(report.scopes.as_ref().map(|scopes| format!("scopes {}", printable(&scopes.join(", ")))));
     clauses.extend(ending(report, now));
-    clauses.extend(report.next_rotation_at.map(|at| match at > now {
-        true => format!("rotates on {} (in {})", at.date(), format_span(at.since(now))),
-        false => "its rotation is due".to_owned(),
+    clauses.extend(report.next_rotation_at.map(|at| {
+        if at > now {
+            format!("rotates on {} (in {})", at.date(), format_span(at.since(now)))
+        } else {
+            "its rotation is due".to_owned()
+        }
     }));
     clauses.join(", ")
 }

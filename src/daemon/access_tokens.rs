@@ -40,13 +40,12 @@ const COLLECT: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub struct SettingsFeed(watch::Sender<InForce>);
 
-/// The settings in force, and what was asked for since the start.
+/// The settings in force, and how many reloads were asked for since the start.
 #[derive(Clone, Debug, Default)]
 pub(super) struct InForce {
     /// Absent until the daemon starts.
     config: Option<Rc<Config>>,
     reloads: u64,
-    file_changes: u64,
 }
 
 /// What a rest between two passes lasts for.
@@ -75,7 +74,7 @@ impl SettingsFeed {
 
     /// A file that the settings name may have changed.
     pub(super) fn files_changed(&self) {
-        self.0.send_modify(|in_force| in_force.file_changes += 1);
+        self.0.send_modify(|_| ());
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<InForce> {
@@ -86,6 +85,12 @@ impl SettingsFeed {
 impl InForce {
     fn access_to(&self, url: &ServerUrl) -> Option<ServerAccess> {
         self.config.as_ref()?.access_to(url).cloned()
+    }
+
+    /// Whether neither other settings nor a reload came in between.
+    fn is_as(&self, other: &Self) -> bool {
+        let config = |in_force: &Self| in_force.config.as_ref().map(Rc::as_ptr);
+        config(self) == config(other) && self.reloads == other.reloads
     }
 }
 
@@ -164,7 +169,7 @@ where
             }
             let known_use = self.uses.last(url);
             let before = read_token(&keeper.access().access_token);
-            let pass = self.pass(&keeper, &mut time, AccessWish::Keep).await;
+            let pass = self.pass(&keeper, &mut time).await;
             let is_rotated = outcome_of(&pass) == Some(OperationOutcome::Done);
             let known_token = pass.record.token.as_ref().map(Token::digest);
             let report = config.access_report(keeper.access(), &pass);
@@ -183,7 +188,7 @@ where
     pub(super) async fn pass_once(&self, config: &Config) {
         for server in &config.servers {
             let (keeper, mut time) = (self.keeper(server.clone()), ServerTime::from_local(self.clock.read()));
-            let pass = self.pass(&keeper, &mut time, AccessWish::Keep).await;
+            let pass = self.pass(&keeper, &mut time).await;
             let report = config.access_report(server, &pass);
             AccessLog::new(server.url.clone()).note(&pass, &report);
         }
@@ -195,11 +200,11 @@ where
         AccessKeeper::new(self.server.clone(), disk, access, AskedBy::Daemon, shared)
     }
 
-    async fn pass(&self, keeper: &AccessKeeper<S, D>, time: &mut ServerTime, wish: AccessWish) -> AccessPass {
+    async fn pass(&self, keeper: &AccessKeeper<S, D>, time: &mut ServerTime) -> AccessPass {
         let url = &keeper.access().url;
         let now = time.now(self.clock.read());
         let last_use = self.uses.last(url).map(|last| now.minus(last.elapsed()));
-        let pass = keeper.pass(AccessMoment { now, last_use, wish }).await;
+        let pass = keeper.pass(AccessMoment { now, last_use, wish: AccessWish::Keep }).await;
         if pass.now != now {
             *time = time.with_date(pass.now, self.clock.read());
         }
@@ -230,11 +235,7 @@ where
                         return std::future::pending().await;
                     }
                     let next = settings.borrow_and_update().clone();
-                    let access = keeper.access();
-                    let has_changed = next.access_to(url).as_ref() != Some(access)
-                        || next.reloads != in_force.reloads
-                        || read_token(&access.access_token) != token
-                        || !is_same_config(&next, &in_force);
+                    let has_changed = !next.is_as(&in_force) || read_token(&keeper.access().access_token) != token;
                     if has_changed {
                         return;
                     }
@@ -260,13 +261,6 @@ where
             self.uses.used().await;
         }
         sleep(COLLECT).await;
-    }
-}
-
-fn is_same_config(one: &InForce, other: &InForce) -> bool {
-    match (&one.config, &other.config) {
-        (Some(one), Some(other)) => Rc::ptr_eq(one, other),
-        (one, other) => one.is_none() && other.is_none(),
     }
 }
 

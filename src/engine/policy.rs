@@ -111,10 +111,7 @@ pub fn at_stop(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>
     if runner.record.credential.is_none() {
         return AtStop::Keep;
     }
-    match at_stop_once_registered(config, runner, enrollment) {
-        _ if is_lost => AtStop::TokenLost,
-        at_stop => at_stop,
-    }
+    if is_lost { AtStop::TokenLost } else { at_stop_once_registered(config, runner, enrollment) }
 }
 
 /// What a stop of the daemon that unregisters does with a runner once it is registered and its token is known.

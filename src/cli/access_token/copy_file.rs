@@ -1,11 +1,11 @@
 //! The file that gets a copy of a rotated token.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use super::kept::{KeptSession, KeptToken, resolved};
+use super::pass::LOCK_POLL;
 use crate::cli::context::Context;
 use crate::cli::{Error, Exit};
 use crate::error_chain::chain;
@@ -13,9 +13,6 @@ use crate::model::RunnerKey;
 use crate::ops::LOCK_WAIT;
 use crate::secret::{Digest, Source, SourceError, Token, TokenError, TokenPurpose};
 use crate::store::{self, AccessFile, AccessLock};
-
-/// The pause between two attempts to lock the file.
-const LOCK_POLL: Duration = Duration::from_millis(100);
 
 /// A file that can be written, and what it holds.
 pub(super) struct CopyFile {

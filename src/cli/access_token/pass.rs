@@ -16,7 +16,7 @@ use crate::retry::Delays;
 use crate::store;
 
 /// The pause between two attempts to lock the file.
-const LOCK_POLL: Duration = Duration::from_millis(100);
+pub(super) const LOCK_POLL: Duration = Duration::from_millis(100);
 
 /// The pause between two attempts to store a token that is in memory alone.
 const STORE_PAUSE: Duration = Duration::from_secs(1);

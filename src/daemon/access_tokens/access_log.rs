@@ -3,8 +3,8 @@
 use std::mem::Discriminant;
 
 use crate::gitlab::Disposition;
+use crate::lifecycle::AccessWarning;
 use crate::lifecycle::access::warning;
-use crate::lifecycle::{AccessObstacle, AccessWarning};
 use crate::model::{AccessTokenReport, AccessTokenState, ServerUrl};
 use crate::ops::{AccessError, AccessEvent, AccessPass};
 use crate::status::OperationOutcome;
@@ -132,18 +132,15 @@ impl AccessLog {
     }
 }
 
-/// What a pass counts as, if it has sent a rotation or was kept from it.
+/// What a pass counts as; `None` if it has sent no rotation and brought none in.
 pub(super) fn outcome_of(pass: &AccessPass) -> Option<OperationOutcome> {
     if pass.events.iter().any(|event| matches!(event, AccessEvent::Rotated(_) | AccessEvent::Displaced(_))) {
         return Some(OperationOutcome::Done);
     }
-    match pass.error.as_ref()? {
-        AccessError::Rotating(failure) => Some(match failure.disposition {
-            Disposition::Unknown { .. } => OperationOutcome::Lost,
-            Disposition::NotExecuted { .. } => OperationOutcome::Failed,
-            _ => OperationOutcome::Refused,
-        }),
-        AccessError::Obstacle(AccessObstacle::UsedElsewhere) => None,
-        _ => None,
-    }
+    let AccessError::Rotating(failure) = pass.error.as_ref()? else { return None };
+    Some(match failure.disposition {
+        Disposition::Unknown { .. } => OperationOutcome::Lost,
+        Disposition::NotExecuted { .. } => OperationOutcome::Failed,
+        _ => OperationOutcome::Refused,
+    })
 }
