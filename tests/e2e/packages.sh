@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The tarball and the RPM package: built twice, then installed, upgraded and removed in a root of their own with a systemctl
-# that writes down its calls. BINARY is what is packed; without it an optimized binary that is there, or an unoptimized one.
+# A release: built twice from a tag, then its tarball and RPM package are installed, upgraded and removed in a root of
+# their own with a systemctl that writes down its calls. BINARY is what is packed; without it an optimized binary that is
+# there, or an unoptimized one.
 # shellcheck source-path=SCRIPTDIR
 # shellcheck source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh" packages
@@ -11,7 +12,7 @@ if [[ ! -x $binary ]]; then
     binary=${CARGO_TARGET_DIR:-target}/debug/runner-agent
 fi
 strip -o "$work/binary" "$binary"
-export SOURCE_DATE_EPOCH=1700000000 BINARY=$work/binary
+export BINARY=$work/binary
 version=$(sed -n '/^\[package\]/,/^$/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 name=runner-agent-$version-$(uname -m)
 
@@ -44,20 +45,53 @@ called() { equal "$(calls "$1")" "$2"; }
 files() { (cd "$1" && find . -type f ! -path './archive/*' ! -path './var/lib/rpm/*' ! -name calls | LC_ALL=C sort); }
 inside() { chroot "$1" /bin/sh -c "$2"; }
 
+# --- Release -------------------------------------------------------------------------------------------------------
+
+dist=$work/dist
+# The last commit, with a tag.
+repository=$work/repository
+git clone --quiet . "$repository"
+in_repository() { git -C "$repository" -c user.name=e2e -c user.email=e2e@localhost "$@"; }
+release() { DIST=$dist "$repository/packaging/release" "$@"; }
+version_tag() {
+    sed -i "s/^## \[Unreleased\]/&\n\n## [$version] - today/" "$repository/CHANGELOG.md"
+    in_repository commit --quiet --all --message "Release $version" && in_repository tag "v$version"
+}
+has_all() {
+    (cd "$dist" && sha256sum --check SHA256SUMS) || return
+    equal "$(cd "$dist" && ls)" "$(printf '%s\n' NOTES.md SHA256SUMS "runner-agent-$version-1.$(uname -m).rpm" \
+        "runner-agent-$version-source.tar.gz" "$name.tar.gz" "runner-agent-$version.cdx.json" \
+        "runner-agent_$version-1_$(dpkg --print-architecture).deb")"
+}
+# Each crate of Cargo.lock that is not only for tests; the sealing of tokens is among them.
+has_materials() {
+    python3 - "$dist/runner-agent-$version.cdx.json" <<'END'
+import json, sys
+bill = json.load(open(sys.argv[1]))
+names = {component["name"] for component in bill["components"]}
+assert {"ring", "tokio", "kube"} <= names and not {"proptest", "insta", "fake-gitlab"} & names, names
+assert all(component["hashes"] and component["licenses"] for component in bill["components"])
+END
+}
+
+check 'a release needs a tag'                                      says 1 'no tag v9' release v9
+in_repository tag v9
+check 'a release needs the version of its tag in Cargo.toml'       says 1 'not that of the tag' release v9
+in_repository tag "v$version"
+check 'a release needs a section in CHANGELOG.md'                  says 1 'no section' release "v$version"
+in_repository tag --delete "v$version" >/dev/null
+version_tag
+check 'two builds of a release have the same bytes'                release --twice "v$version"
+check 'it has all artefacts and their checksums'                   has_all
+check 'its bill of materials has each crate with its licence'      has_materials
+
 # --- Tarball -------------------------------------------------------------------------------------------------------
-
-DIST=$work/first packaging/build-tarball >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
-same_tarball() { DIST=$work/second packaging/build-tarball && cmp "$work/first/$name.tar.gz" "$work/second/$name.tar.gz"; }
-its_sum() { (cd "$work/first" && sha256sum --check "$name.tar.gz.sha256"); }
-
-check 'a second build of the tarball has the same bytes'           same_tarball
-check 'the checksum beside the tarball is its own'                 its_sum
 
 root=$work/root
 make_root "$root"
 files "$root" >"$work/before"
 mkdir "$root/archive"
-tar --extract --file "$work/first/$name.tar.gz" --directory "$root/archive" --strip-components 1
+tar --extract --file "$dist/$name.tar.gz" --directory "$root/archive" --strip-components 1
 installs() { inside "$root" '/archive/install.sh' && inside "$root" '/usr/local/bin/runner-agent --version'; }
 refuses() { says 1 "$1" inside "$root" '/archive/install.sh' && equal "$(files "$root")" "$(cat "$work/before")"; }
 fits_the_unit() { has "$(cat "$root/etc/systemd/system/runner-agent.service")" '^ExecStart=/usr/local/bin/runner-agent run$'; }
@@ -79,7 +113,7 @@ into_an_image() {
 
 echo damage >>"$root/archive/share/doc/runner-agent/README.md"
 check 'a damaged archive installs nothing'                         refuses 'README.md: FAILED'
-tar --extract --file "$work/first/$name.tar.gz" --directory "$root/archive" --strip-components 1
+tar --extract --file "$dist/$name.tar.gz" --directory "$root/archive" --strip-components 1
 touch "$root/archive/share/more"
 check 'an archive with another file installs nothing'              refuses 'were not packed'
 rm "$root/archive/share/more"
@@ -95,9 +129,8 @@ check 'it installs into an image, and calls no service'            into_an_image
 
 # --- RPM -----------------------------------------------------------------------------------------------------------
 
-package() { DIST=$work/$1 TARBALL=$work/first/$name.tar.gz packaging/build-rpm "${@:2}"; }
-package rpm >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
-same_package() { package rpm-again && cmp "$work"/rpm/*.rpm "$work"/rpm-again/*.rpm; }
+package=$dist/runner-agent-$version-1.$(uname -m).rpm
+package() { DIST=$work/$1 TARBALL=$dist/$name.tar.gz packaging/build-rpm "${@:2}"; }
 package newer --define 'agent_release 2' >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
 
 root=$work/rpm-root
@@ -106,12 +139,11 @@ files "$root" >"$work/before"
 # The packages that it requires are not in this root.
 there() { rpm --root "$root" --dbpath /var/lib/rpm "$@"; }
 is_installed() {
-    there --install --nodeps "$work"/rpm/*.rpm && inside "$root" '/usr/bin/runner-agent --version' && there --verify --nodeps runner-agent
+    there --install --nodeps "$package" && inside "$root" '/usr/bin/runner-agent --version' && there --verify --nodeps runner-agent
 }
 is_upgraded() { there --upgrade --nodeps "$work"/newer/*.rpm && equal "$(there --query --queryformat '%{RELEASE}' runner-agent)" 2; }
 is_removed() { there --erase runner-agent && equal "$(files "$root")" "$(cat "$work/before")"; }
 
-check 'a second build of the RPM package has the same bytes'       same_package
 check 'the RPM package is installed, and its binary runs'          is_installed
 check 'its installation leaves the choice to the preset'           called "$root" 'daemon-reload|--no-reload preset runner-agent.service|'
 check 'the RPM package is upgraded'                                is_upgraded
