@@ -100,3 +100,45 @@ fn ending(server: &ServerAccess, AccessPass { record, obstacle, now, .. }: &Acce
         server.access_token.origin()
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::lifecycle::AccessKeeping;
+    use crate::model::{AccessRecord, AccessTokenFacts, TlsFiles};
+    use crate::secret::Source;
+
+    #[test]
+    fn a_rotation_that_only_a_person_can_make_possible_is_reported() {
+        let facts = AccessTokenFacts {
+            id: 1,
+            name: "a".to_owned(),
+            scopes: Vec::new(),
+            active: true,
+            revoked: false,
+            created_at: None,
+            last_used_at: None,
+            expires_at: None,
+        };
+        let state = |rotate, obstacle| {
+            let server = ServerAccess {
+                url: "https://gitlab.example.com".parse().unwrap(),
+                access_token: Source::File("token".into()),
+                tls: TlsFiles::default(),
+                keeping: AccessKeeping { rotate, ..AccessKeeping::default() },
+            };
+            let record = AccessRecord { facts: Some(facts.clone()), ..AccessRecord::default() };
+            let (events, now) = (Vec::new(), Timestamp::from_millis(0));
+            let pass =
+                AccessPass { record, is_pending: false, events, error: None, obstacle, now, wait: Duration::ZERO };
+            access_report(&server, &pass, &[]).state
+        };
+        for obstacle in [AccessObstacle::Spent, AccessObstacle::Scope, AccessObstacle::UsedElsewhere] {
+            assert_eq!(state(true, Some(obstacle)), AccessTokenState::NotRenewable, "{obstacle:?}");
+            assert_eq!(state(false, Some(obstacle)), AccessTokenState::Active, "{obstacle:?}");
+        }
+        assert_eq!(state(true, None), AccessTokenState::Active);
+    }
+}

@@ -777,3 +777,12 @@ async fn only_an_id_that_the_server_has_named_is_reset_with_an_access_token() {
     assert!(!calls.contains(&"reset_by_id"), "{calls:?}");
     assert_eq!(world.server.runners()[&victim.number()].token, credential.token);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_report_identifies_the_token_by_its_fingerprint() {
+    let world = World::new();
+    let driver = world.command().await;
+    let report = record_report(&driver.runner, Timestamp::from_millis(START));
+    let token = world.server.runners()[&world.id.number()].token.clone();
+    assert_eq!(report.token_fingerprint, Some(token.fingerprint()));
+}

@@ -310,6 +310,20 @@ mod tests {
     }
 
     #[test]
+    fn a_rotation_is_earlier_by_the_phase_and_a_last_resort_later() {
+        let (obtained_at, day) = (Timestamp::from_millis(0), Duration::from_secs(86_400));
+        let validity = Validity { obtained_at, expiry: Expiry::At(obtained_at.plus(day)) };
+        let share_of_life = |rotation, phase| {
+            let at = rotate_at(&validity, rotation, Fraction(phase)).unwrap();
+            (at.since(obtained_at).as_secs_f64() / day.as_secs_f64() * 100.0).round()
+        };
+        let at_share = Rotation::AtShare(Share::DEFAULT);
+        assert_eq!((share_of_life(at_share, 0.0), share_of_life(at_share, 1.0)), (66.0, 62.0));
+        let last_resort = Rotation::LastResort { is_issue_known: true };
+        assert_eq!((share_of_life(last_resort, 0.0), share_of_life(last_resort, 1.0)), (90.0, 92.0));
+    }
+
+    #[test]
     fn backoff_doubles_from_the_floor_to_the_cap() {
         let timing = Timing::default();
         let delays: Vec<u64> = (1..=11)

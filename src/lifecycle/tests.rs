@@ -301,6 +301,13 @@ fn a_token_that_is_not_renewed_is_not_urgent_once_its_expiry_has_passed() {
 }
 
 #[test]
+fn a_repeated_refusal_to_renew_is_followed_by_a_verification_at_once() {
+    let closed = apply(closed_and_requested(), Outcome::RotationClosed, &rules(), moment(700));
+    let next = plan(&closed, &rules()).unwrap();
+    assert_eq!((closed.name(), next.step, next.at), (StateName::NotRenewable, Step::Verify, at(700)));
+}
+
+#[test]
 fn a_human_is_asked_for_after_three_equal_answers_in_ten_minutes() {
     for outcome in [Outcome::Claimed(Trouble::InvalidRequest), Outcome::Declined(Trouble::RegistrationDisabled)] {
         let begun = if matches!(outcome, Outcome::Claimed(_)) { active() } else { State::unregistered(at(0)) };

@@ -804,3 +804,15 @@ async fn an_inventory_of_many_gives_other_tasks_their_turns() {
     assert_eq!(listed.runners.len(), many);
     assert!(turns.get() >= many / RUNNERS_PER_TURN, "{} turns", turns.get());
 }
+
+#[tokio::test]
+async fn each_runner_that_was_only_found_is_counted() {
+    let mut world = World::new();
+    world.config.enrollments.clear();
+    assert_eq!(world.started().await.found(&world.config), None);
+    for (count, name) in [(1, "a"), (2, "b"), (3, "c")] {
+        world.add_entry(name);
+        let found = world.started().await.found(&world.config);
+        assert_eq!(found, Some((count, RotateFound::LastResort)));
+    }
+}
