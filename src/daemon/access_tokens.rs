@@ -149,20 +149,19 @@ where
         LocalSet::new().run_until(keeping).await
     }
 
-    /// Keeps the token of one server until the settings have none.
+    /// Keeps the token of one server until the settings have none, and a new one that is in memory alone is stored.
     async fn keep_one(&self, url: &ServerUrl, mut settings: watch::Receiver<InForce>) {
         let mut time = ServerTime::from_local(self.clock.read());
         let mut log = AccessLog::new(url.clone());
         let mut present: Option<AccessKeeper<S, D>> = None;
         loop {
             let in_force = settings.borrow_and_update().clone();
-            let Some((config, access)) = in_force.config.clone().zip(in_force.access_to(url)) else {
-                return self.registry.forget_access_token(url);
-            };
-            let keeper = match present.take() {
+            let Some(config) = in_force.config.clone() else { return };
+            let keeper = match (present.take(), in_force.access_to(url)) {
                 // A new token that is in memory alone is stored first.
-                Some(keeper) if *keeper.access() == access || keeper.has_unsaved() => keeper,
-                Some(_) | None => self.keeper(access),
+                (Some(keeper), access) if keeper.has_unsaved() || access.as_ref() == Some(keeper.access()) => keeper,
+                (_, Some(access)) => self.keeper(access),
+                (_, None) => return self.registry.forget_access_token(url),
             };
             if keeper.access().keeping.rotate {
                 self.counters.expect_access_rotations(url);

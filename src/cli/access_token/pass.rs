@@ -119,7 +119,7 @@ fn delay_after(error: &AccessError, delays: &mut Delays) -> Option<Duration> {
             }
             _ => None,
         },
-        AccessError::Unproven(_) => delays.next(),
+        AccessError::Unproven(_) | AccessError::NotKnownYet => delays.next(),
         AccessError::Source(_)
         | AccessError::Disk(_)
         | AccessError::Lost

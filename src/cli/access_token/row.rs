@@ -115,7 +115,7 @@ pub(in crate::cli) fn exit_of(error: &AccessError) -> Exit {
             Exit::LocalFile
         }
         AccessError::Asking(failure) | AccessError::Rotating(failure) => of_class(failure.class),
-        AccessError::Uncertain { .. } | AccessError::Unproven(_) => Exit::Unreachable,
+        AccessError::Uncertain { .. } | AccessError::Unproven(_) | AccessError::NotKnownYet => Exit::Unreachable,
         AccessError::Lost | AccessError::Obstacle(AccessObstacle::Scope) => Exit::Refused,
         AccessError::Obstacle(_) | AccessError::Stopping => Exit::Failed,
     }
