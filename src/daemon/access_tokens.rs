@@ -174,6 +174,10 @@ where
             let report = config.access_report(keeper.access(), &pass);
             log.note(&pass, &report);
             self.registry.report_access_token(report);
+            if !keeper.has_unsaved() && in_force.access_to(url).as_ref() != Some(keeper.access()) {
+                // The settings were waiting for it.
+                continue;
+            }
             let due_at = time.now(self.clock.read()).plus(pass.wait.max(PAUSE));
             // One that a person puts there during the pass is news.
             let token = if is_rotated { known_token } else { before };

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use fake_gitlab::{Endpoint, Fault, Gitlab, NewAccessToken, NewRunner, Scope};
+use fake_gitlab::{Endpoint, Fault, Gitlab, NewAccessToken, NewRunner, Order, Scope};
 use rustix::process::Signal;
 use test_support::{Output, Process, Sandbox};
 
@@ -63,6 +63,27 @@ fn look_again(sandbox: &Sandbox, daemon: &Process) {
     let asked = sandbox.gitlab.requests_to(Endpoint::ShowAccessToken).len();
     daemon.signal(Signal::HUP);
     sandbox.wait_for_requests(Endpoint::ShowAccessToken, asked + 1);
+}
+
+/// Waits until the record holds an answer of the server's present day.
+fn wait_until_asked(sandbox: &Sandbox) {
+    let today = sandbox.gitlab.day_in(0).to_string();
+    sandbox.wait("an answer of today", |sandbox| {
+        let asked_on = access_records(sandbox).iter().map(|record| record["asked_at"].to_string()).collect::<Vec<_>>();
+        asked_on.iter().all(|at| at.contains(&today)) && !asked_on.is_empty()
+    });
+}
+
+/// The directory of what is kept about access tokens.
+fn access_directory(sandbox: &Sandbox) -> PathBuf {
+    let found = fs::read_dir(sandbox.path("state")).unwrap().map(|entry| entry.unwrap().path().join("access"));
+    found.into_iter().find(|path| path.is_dir()).expect("a state directory")
+}
+
+fn access_records(sandbox: &Sandbox) -> Vec<serde_json::Value> {
+    let files = fs::read_dir(access_directory(sandbox)).unwrap().map(|entry| entry.unwrap().path());
+    let records = files.filter(|path| path.extension().is_some_and(|it| it == "json"));
+    records.filter_map(|path| serde_json::from_slice(&fs::read(path).ok()?).ok()).collect()
 }
 
 #[test]
@@ -316,6 +337,8 @@ fn a_year_of_90_day_tokens_creates_and_recovers_runners_all_along() {
         for _ in 0..30 {
             sandbox.gitlab.advance(DAY);
             look_again(&sandbox, &daemon);
+            // A jump of the server's clock during a pass would make the question of that pass an old use.
+            wait_until_asked(&sandbox);
         }
         let enrollment = format!(
             "[[enroll]]\nname = \"month-{month}\"\nurl = \"{}\"\ncreate = {{ runner_type = \"instance_type\" }}\n",
@@ -369,11 +392,11 @@ fn a_use_from_elsewhere_is_reported_and_own_calls_of_a_former_process_are_none()
     let daemon = sandbox.start_serving();
     look_again(&sandbox, &daemon);
     assert!(!status(&sandbox).stdout.contains("used from elsewhere"), "{}", status(&sandbox).stdout);
-    for _ in 0..2 {
+    for part in [2, 3] {
         sandbox.gitlab.advance(DAY);
         sandbox.gitlab.use_access_token(&old);
         // GitLab notes uses a minute apart: a later question would hide this one.
-        sandbox.gitlab.advance(MINUTE / 2);
+        sandbox.gitlab.advance(MINUTE / part);
         look_again(&sandbox, &daemon);
     }
     sandbox.wait("the report", |sandbox| status(sandbox).stdout.contains("it is used from elsewhere too"));
@@ -385,4 +408,65 @@ fn a_use_from_elsewhere_is_reported_and_own_calls_of_a_former_process_are_none()
         &sandbox.read("agent.toml").replace("rotate = true", "rotate = true, used_elsewhere = \"rotate\""),
     );
     wait_for_another(&sandbox, &old);
+}
+
+/// A daemon whose rotation is held after the server has executed it, and the directory of its records, which is away.
+fn rotating_without_records() -> (Sandbox, Process, Order, PathBuf) {
+    let (sandbox, _) = kept();
+    sandbox.gitlab.advance(61 * DAY);
+    let held = sandbox.gitlab.order(Endpoint::RotateAccessToken, Fault::hold().after_acting());
+    let daemon = sandbox.start_serving();
+    sandbox.wait_for_requests(Endpoint::RotateAccessToken, 1);
+    let records = access_directory(&sandbox);
+    fs::rename(&records, records.with_extension("away")).unwrap();
+    fs::write(&records, "no directory").unwrap();
+    (sandbox, daemon, held, records)
+}
+
+fn bring_back(records: &Path) {
+    fs::remove_file(records).unwrap();
+    fs::rename(records.with_extension("away"), records).unwrap();
+}
+
+#[test]
+fn a_new_token_is_in_its_file_although_the_state_directory_cannot_be_written() {
+    let (sandbox, daemon, held, records) = rotating_without_records();
+    let old = in_file(&sandbox);
+    held.release();
+    let new = wait_for_another(&sandbox, &old);
+    assert!(daemon.wait_for(Duration::from_secs(60), |daemon| daemon.log().contains("was rotated")), "{}", daemon.log());
+    // Nothing is left that a stop would lose or wait for.
+    let log = daemon.stop(Signal::QUIT).stderr;
+    assert!(!log.contains("the new access token is lost"), "{log}");
+    bring_back(&records);
+    let daemon = sandbox.start_serving();
+    sandbox.wait("the new token in status", |sandbox| status(sandbox).stdout.contains(": active, "));
+    daemon.stop(Signal::QUIT);
+    assert_eq!(in_file(&sandbox), new);
+    assert_no_reuse(&sandbox, &log);
+}
+
+#[test]
+fn a_new_token_in_memory_alone_is_stored_although_its_server_left_the_settings() {
+    let (sandbox, daemon, held, records) = rotating_without_records();
+    let old = in_file(&sandbox);
+    fs::remove_file(sandbox.path("access-token")).unwrap();
+    fs::create_dir(sandbox.path("access-token")).unwrap();
+    held.release();
+    let is_said = |sandbox: &Sandbox| status(sandbox).stdout.contains("the new one is in memory alone");
+    sandbox.wait("the warning in status", is_said);
+    let settings = sandbox.read("agent.toml");
+    sandbox.write("agent.toml", settings.split("[[server]]").next().unwrap());
+    daemon.signal(Signal::HUP);
+    sandbox.wait("the reload", |sandbox| {
+        sandbox.run(&["status", "--output", "json"]).stdout.contains("\"reloads_done\": 1")
+    });
+    assert!(is_said(&sandbox), "{}", status(&sandbox).stdout);
+    fs::remove_dir(sandbox.path("access-token")).unwrap();
+    sandbox.write_with_mode("access-token", &old, 0o600);
+    wait_for_another(&sandbox, &old);
+    bring_back(&records);
+    sandbox.wait("the end of its report", |sandbox| !status(sandbox).stdout.contains("access token for"));
+    daemon.stop(Signal::QUIT);
+    assert_no_reuse(&sandbox, "");
 }
