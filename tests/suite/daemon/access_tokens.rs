@@ -434,7 +434,11 @@ fn a_new_token_is_in_its_file_although_the_state_directory_cannot_be_written() {
     let old = in_file(&sandbox);
     held.release();
     let new = wait_for_another(&sandbox, &old);
-    assert!(daemon.wait_for(Duration::from_secs(60), |daemon| daemon.log().contains("was rotated")), "{}", daemon.log());
+    assert!(
+        daemon.wait_for(Duration::from_secs(60), |daemon| daemon.log().contains("was rotated")),
+        "{}",
+        daemon.log()
+    );
     // Nothing is left that a stop would lose or wait for.
     let log = daemon.stop(Signal::QUIT).stderr;
     assert!(!log.contains("the new access token is lost"), "{log}");
