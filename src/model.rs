@@ -6,6 +6,7 @@
 mod access;
 mod address;
 mod clocks;
+mod event;
 mod evidence;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use access::{AccessRecord, AccessTokenFacts, AccessTokenOwner, AccessTokenReport, AccessTokenState};
 pub use address::{AddressError, MAX_URL_BYTES, ServerUrl};
 pub use clocks::{Belief, Witness};
+pub use event::{Event, EventKind};
 pub use evidence::{
     Boot, Candidate, CandidateSource, Claim, Conclusion, Evidence, Finding, Held, Rejection, Rungs, Stamp,
 };

@@ -8,6 +8,7 @@
 
 mod client;
 mod counters;
+mod events;
 mod metrics;
 mod pages;
 mod registry;
@@ -19,6 +20,7 @@ mod tests;
 
 pub use client::{StatusClient, StatusClientError, StatusResponse};
 pub use counters::{Counters, Operation, OperationOutcome};
+pub use events::MAX_EVENTS;
 pub use metrics::metrics;
 pub use registry::{FileWork, NotReadyReason, Phase, Readiness, RunnerStatus, StatusRegistry};
 pub use routes::Sources;

@@ -152,7 +152,7 @@ where
     /// Keeps the token of one server until the settings have none, and a new one that is in memory alone is stored.
     async fn keep_one(&self, url: &ServerUrl, mut settings: watch::Receiver<InForce>) {
         let mut time = ServerTime::from_local(self.clock.read());
-        let mut log = AccessLog::new(url.clone());
+        let mut log = AccessLog::new(url.clone(), self.registry.clone());
         let mut present: Option<AccessKeeper<S, D>> = None;
         loop {
             let in_force = settings.borrow_and_update().clone();
@@ -193,7 +193,7 @@ where
             let (keeper, mut time) = (self.keeper(server.clone()), ServerTime::from_local(self.clock.read()));
             let pass = self.pass(&keeper, &mut time).await;
             let report = config.access_report(server, &pass);
-            AccessLog::new(server.url.clone()).note(&pass, &report);
+            AccessLog::new(server.url.clone(), self.registry.clone()).note(&pass, &report);
         }
     }
 

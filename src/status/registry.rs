@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, watch};
 
+use super::events::EventRing;
 use crate::clock::{Reading, ServerTime};
 use crate::model::{AccessTokenReport, DaemonReport, RunnerId, RunnerKey, RunnerReport, ServerUrl, Timestamp};
 
@@ -85,7 +86,7 @@ pub struct StatusRegistry {
 }
 
 #[derive(Debug, Default)]
-struct RegistryState {
+pub(super) struct RegistryState {
     phase: Phase,
     file_work: FileWork,
     daemon: DaemonReport,
@@ -99,6 +100,7 @@ struct RegistryState {
     numbers: BTreeMap<RunnerKey, u64>,
     /// The next number.
     next: u64,
+    pub(super) events: EventRing,
 }
 
 impl StatusRegistry {
@@ -320,7 +322,12 @@ impl StatusRegistry {
         clauses.join("; ")
     }
 
-    fn state(&self) -> MutexGuard<'_, RegistryState> {
+    /// Wakes those that wait for [changes](Self::changes).
+    pub(super) fn notify(&self) {
+        self.changes.send_replace(());
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, RegistryState> {
         // No panic under the lock can leave a partial update.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
