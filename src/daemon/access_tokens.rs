@@ -191,9 +191,16 @@ where
     pub(super) async fn pass_once(&self, config: &Config) {
         for server in &config.servers {
             let (keeper, mut time) = (self.keeper(server.clone()), ServerTime::from_local(self.clock.read()));
-            let pass = self.pass(&keeper, &mut time).await;
-            let report = config.access_report(server, &pass);
-            AccessLog::new(server.url.clone(), self.registry.clone()).note(&pass, &report);
+            let mut log = AccessLog::new(server.url.clone(), self.registry.clone());
+            loop {
+                let pass = self.pass(&keeper, &mut time).await;
+                log.note(&pass, &config.access_report(server, &pass));
+                // The only copy of a new token.
+                if !keeper.has_unsaved() {
+                    break;
+                }
+                sleep(PAUSE).await;
+            }
         }
     }
 

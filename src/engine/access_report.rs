@@ -8,6 +8,7 @@ use crate::lifecycle::access as rules;
 use crate::model::{AccessTokenReport, AccessTokenState, Timestamp, format_span};
 use crate::ops::{AccessError, AccessPass, ServerAccess};
 use crate::secret::Token;
+use crate::store;
 
 impl Config {
     /// The report about a server's access token after a pass.
@@ -26,7 +27,8 @@ pub fn access_report(server: &ServerAccess, pass: &AccessPass, missing: &[Needed
     let facts = record.facts.as_ref();
     let state = match error {
         _ if *is_unsaved => AccessTokenState::Unsaved,
-        Some(AccessError::Source(_)) => AccessTokenState::Unreadable,
+        Some(AccessError::Disk(store::Error::FileLocked { .. })) => rules::state(record, *is_pending, *now),
+        Some(AccessError::Source(_) | AccessError::Disk(_)) => AccessTokenState::Unreadable,
         _ => match rules::state(record, *is_pending, *now) {
             AccessTokenState::Active | AccessTokenState::Expiring
                 if is_obstructed(server, *obstacle) || rules::declined(record, &server.keeping, *now).is_some() =>

@@ -12,8 +12,12 @@ use crate::secret::{Digest, Token};
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// The interval between two questions about an accepted token.
+/// The longest interval between two questions about an accepted token.
 pub const ASK_INTERVAL: Duration = DAY;
+
+/// How much shorter an interval is at most: a regular use from elsewhere would otherwise always be equally old, like one of
+/// another clock.
+const ASK_SPREAD: Duration = Duration::from_secs(3600);
 
 /// How long after a rotation without an answer an acceptance of the old token may come from a replica that does not know of
 /// the rotation.
@@ -171,10 +175,10 @@ pub fn obstacle(record: &AccessRecord, keeping: &AccessKeeping) -> Option<Access
     is_used.then_some(AccessObstacle::UsedElsewhere)
 }
 
-/// When the token is asked about next, after an acceptance.
+/// When the token is asked about next, after an acceptance. `drawn` are random bits.
 #[must_use]
-pub fn next_at(record: &AccessRecord, keeping: &AccessKeeping, now: Timestamp) -> Timestamp {
-    let daily = now.plus(ASK_INTERVAL);
+pub fn next_at(record: &AccessRecord, keeping: &AccessKeeping, now: Timestamp, drawn: u32) -> Timestamp {
+    let daily = now.plus(ASK_INTERVAL).minus(Fraction::from_bits(drawn).of(ASK_SPREAD));
     let due_at = rotation_at(record);
     match due_at.filter(|_| obstacle(record, keeping).is_none()) {
         // A rotation that is due and was not made is tried again daily, or once a person asks.
@@ -539,6 +543,35 @@ mod tests {
     }
 
     #[test]
+    fn a_use_every_five_minutes_is_seen_although_questions_are_daily() {
+        let first = at("2026-01-02T00:04:27Z");
+        let seen = |draw: fn(u32) -> u32| {
+            let mut record = record(facts("2026-01-01T00:00:00Z", "2026-04-01"));
+            let (mut now, mut noted_at) = (first, first);
+            for day in 1..=30 {
+                // The server notes a use unless it has noted one in the last ten minutes.
+                let asked_at = now;
+                let mut used_at = at("2026-01-01T00:00:00Z");
+                while used_at.plus(5 * MINUTE) <= asked_at {
+                    used_at = used_at.plus(5 * MINUTE);
+                    if used_at.since(noted_at) >= 10 * MINUTE {
+                        noted_at = used_at;
+                    }
+                }
+                if asked_at.since(noted_at) >= 10 * MINUTE {
+                    noted_at = asked_at;
+                }
+                let facts =
+                    AccessTokenFacts { last_used_at: Some(noted_at), ..facts("2026-01-01T00:00:00Z", "2026-04-01") };
+                accepted(&mut record, facts, asked_at, Duration::ZERO, 0);
+                now = next_at(&record, &AccessKeeping::default(), now, draw(day));
+            }
+            record.uses_elsewhere > 1
+        };
+        assert!(seen(|day| day.wrapping_mul(0x9e37_79b9)));
+    }
+
+    #[test]
     fn servers_whose_clocks_disagree_all_the_time_show_no_use_from_elsewhere() {
         let mut record = record(facts("2026-01-01T00:00:00Z", "2026-04-01"));
         for day in 1..=20 {
@@ -554,9 +587,11 @@ mod tests {
     #[test]
     fn a_token_is_asked_about_daily_and_when_its_rotation_is_due() {
         let record = record(facts("2026-01-01T00:00:00Z", "2026-04-01"));
-        let next = |keeping: &AccessKeeping, now| next_at(&record, keeping, at(now));
+        let next = |keeping: &AccessKeeping, now| next_at(&record, keeping, at(now), 0);
         assert_eq!(next(&rotating(), "2026-01-05T00:00:00Z"), at("2026-01-06T00:00:00Z"));
         assert_eq!(next(&rotating(), "2026-03-01T12:00:00Z"), at("2026-03-01T23:00:00Z"));
         assert_eq!(next(&AccessKeeping::default(), "2026-03-01T12:00:00Z"), at("2026-03-02T12:00:00Z"));
+        let drawn = next_at(&record, &rotating(), at("2026-01-05T00:00:00Z"), u32::MAX / 2 + 1);
+        assert_eq!(drawn, at("2026-01-05T23:30:00Z"));
     }
 }

@@ -73,7 +73,7 @@ named_enum! {
         /// The answer to its rotation was lost, and the token is dead. It is never rotated again: a person has to put a
         /// new one into its file.
         Lost = "lost",
-        /// Its file cannot be read, or holds no access token.
+        /// Its file or what is kept about it cannot be read or written, or the file holds no access token.
         Unreadable = "unreadable",
     }
     else Unknown

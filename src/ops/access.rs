@@ -73,9 +73,18 @@ pub struct AccessKeeper<S, D> {
 struct Unsaved {
     intent: Intent,
     answer: JournalAnswer,
-    copy: SoleCopy,
+    /// Held while it is in memory alone.
+    copy: Option<SoleCopy>,
     /// Whether the token file holds it.
     is_in_file: bool,
+}
+
+impl Drop for Unsaved {
+    fn drop(&mut self) {
+        if self.copy.is_some() {
+            tracing::error!("ending with a new access token in memory alone: it is lost");
+        }
+    }
 }
 
 /// When and what for a pass is made.
@@ -182,7 +191,7 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
 
     /// Whether a new token is in memory alone. The next pass stores it.
     pub fn has_unsaved(&self) -> bool {
-        self.unsaved.borrow().as_ref().is_some_and(|unsaved| unsaved.copy.is_exposed())
+        self.unsaved.borrow().as_ref().is_some_and(|unsaved| unsaved.copy.is_some())
     }
 
     /// Looks at the file, asks the server, and rotates the token if it is due. Not cancel safe once a rotation is sent:
@@ -218,13 +227,14 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
         let retry_after = match error {
             None | Some(AccessError::Obstacle(_) | AccessError::NoPlace(_) | AccessError::Lost) => {
                 self.failures.set(0);
-                return rules::next_at(record, &self.access.keeping, now).since(now);
+                return rules::next_at(record, &self.access.keeping, now, (self.draw)()).since(now);
             }
             Some(AccessError::Uncertain { wait }) => {
                 self.failures.set(0);
                 return *wait;
             }
             Some(AccessError::Disk(store::Error::FileLocked { .. })) => return rules::LOCKED_PAUSE,
+            Some(AccessError::Unfinished { .. }) => return rules::STORE_PAUSE,
             Some(AccessError::Asking(failure) | AccessError::Rotating(failure)) => match failure.disposition {
                 Disposition::NotExecuted { retry_after } | Disposition::Unknown { retry_after } => retry_after,
                 // A token that was just made is unknown to a replica that is behind.

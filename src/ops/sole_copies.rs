@@ -81,11 +81,6 @@ impl SoleCopy {
         self.set_exposed(false);
     }
 
-    /// Whether its token would be lost if the process was killed now.
-    pub(super) fn is_exposed(&self) -> bool {
-        self.is_exposed.get()
-    }
-
     fn set_exposed(&self, is_exposed: bool) {
         match (self.is_exposed.replace(is_exposed), is_exposed) {
             (false, true) => self.copies.0.send_modify(|count| count.exposed += 1),

@@ -124,6 +124,7 @@ fn delay_after(error: &AccessError, delays: &mut Delays) -> Option<Duration> {
         | AccessError::Disk(_)
         | AccessError::Lost
         | AccessError::NotHeld
+        | AccessError::Unfinished { .. }
         | AccessError::Obstacle(_)
         | AccessError::NoPlace(_)
         | AccessError::Stopping => None,

@@ -1,17 +1,21 @@
 //! The answer to a rotation: where its token belongs, and whether it is GitLab's at all.
 
 use super::{AccessDisk, AccessError, AccessEvent, AccessKeeper, Work, is_refusal, rules};
+use crate::error_chain::chain;
 use crate::lifecycle::access::Settled;
 use crate::ops::AccessServer;
 use crate::secret::Token;
-use crate::store::{Intent, JournalAnswer, Pending};
+use crate::store::{self, Intent, JournalAnswer, Pending};
 
 impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
     /// Brings in an answer that was journaled, or could not be.
     pub(super) async fn bring_in(&self, work: &mut Work) -> Result<(), AccessError> {
         let unsaved = self.unsaved.borrow().as_ref().map(|unsaved| (unsaved.intent.clone(), unsaved.answer.clone()));
         let (intent, answer) = match unsaved {
-            Some(unsaved) => unsaved,
+            Some((intent, answer)) => {
+                self.journal_late(&intent, &answer).await;
+                (intent, answer)
+            }
             None => match self.disk.pending().await? {
                 Some(Pending { intent, answer: Some(answer), .. }) => (intent, answer),
                 Some(_) | None => return Ok(()),
@@ -19,20 +23,36 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
         };
         match self.finish(work, &intent, &answer).await {
             // A token that a person has put into the file meanwhile is taken.
-            Err(AccessError::Unproven(_) | AccessError::Lost) if self.has_another(work, &intent, &answer).await => {
-                Ok(())
-            }
+            Err(AccessError::Unproven(_) | AccessError::Lost) if self.has_another(&intent, &answer).await => Ok(()),
             finished => finished.map(drop),
         }
     }
 
-    /// Whether the file holds a token that no rotation was sent with, and that came from none.
-    async fn has_another(&self, work: &Work, intent: &Intent, answer: &JournalAnswer) -> bool {
-        self.disk.token().await.is_ok_and(|found| {
-            let digest = found.digest();
-            let is_known = Some(digest) == intent.token || answer.token.as_ref() == Some(&found);
-            !is_known && !work.record.spent.contains(&digest)
-        })
+    /// Journals an answer that is in memory alone, if that is possible now.
+    async fn journal_late(&self, intent: &Intent, answer: &JournalAnswer) {
+        if !self.has_unsaved() {
+            return;
+        }
+        let mut journaled = self.disk.answered(answer.clone()).await;
+        if let Err(store::Error::NotBegun { .. }) = journaled {
+            // It is another state directory.
+            journaled = match self.disk.begin(intent.clone()).await {
+                Ok(()) => self.disk.answered(answer.clone()).await,
+                Err(error) => Err(error),
+            };
+        }
+        match journaled {
+            Ok(()) => {
+                self.unsaved.borrow_mut().iter_mut().for_each(|unsaved| unsaved.copy = None);
+            }
+            Err(error) => tracing::debug!(error = chain(&error), "still cannot journal a new access token"),
+        }
+    }
+
+    /// Whether the file holds another token than the two of the rotation.
+    async fn has_another(&self, intent: &Intent, answer: &JournalAnswer) -> bool {
+        let found = self.disk.token().await;
+        found.is_ok_and(|found| Some(found.digest()) != intent.token && answer.token.as_ref() != Some(&found))
     }
 
     /// Puts the token of an answer where it belongs. Returns false if it is none.
@@ -69,8 +89,9 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
         if saved.is_ok() || is_held {
             self.is_safe(work, &token, is_held);
         }
-        saved?;
-        let held = held?;
+        let unfinished = |error: AccessError| AccessError::Unfinished { error: Box::new(error), is_held };
+        saved.map_err(|error| unfinished(error.into()))?;
+        let held = held.map_err(|error| unfinished(error.into()))?;
         let read = self.disk.token().await?;
         if read == token {
             let event = AccessEvent::Rotated(token.fingerprint());
@@ -93,7 +114,7 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
     fn is_safe(&self, work: &mut Work, token: &Token, is_held: bool) {
         let mut unsaved = self.unsaved.borrow_mut();
         let Some(unsaved) = unsaved.as_mut() else { return };
-        unsaved.copy.is_safe();
+        unsaved.copy = None;
         if is_held && !std::mem::replace(&mut unsaved.is_in_file, true) {
             work.events.push(AccessEvent::Rotated(token.fingerprint()));
         }

@@ -39,6 +39,14 @@ pub enum AccessError {
         "the answer to a rotation of the access token is not one of GitLab's ({0}): the token in it is kept and asked about"
     )]
     Unproven(&'static str),
+    /// It was rotated, and the state directory or the file cannot take the new token.
+    #[error("{}: {error}", unfinished(*is_held))]
+    Unfinished {
+        /// Why.
+        error: Box<AccessError>,
+        /// Whether the file has the new token.
+        is_held: bool,
+    },
     /// The new token is refused, and was made so recently that a replica may not know it yet.
     #[error("the server does not know the new access token yet, which was made just now: it is asked again")]
     NotKnownYet,
@@ -63,6 +71,7 @@ impl AccessError {
         match self {
             Self::Disk(error) => error.hint(),
             Self::Asking(failure) | Self::Rotating(failure) => failure.hint.as_deref(),
+            Self::Unfinished { error, .. } => error.hint(),
             _ => None,
         }
     }
@@ -71,5 +80,13 @@ impl AccessError {
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Asking(failure) if is_refusal(failure))
+    }
+}
+
+const fn unfinished(is_held: bool) -> &'static str {
+    if is_held {
+        "it was rotated and its file has the new token, but the state directory does not know of that yet"
+    } else {
+        "it was rotated, but its file does not have the new token yet, which the agent keeps"
     }
 }

@@ -95,6 +95,8 @@ pub(super) struct Inner {
     use_age: Option<Duration>,
     /// A gateway refuses every token.
     pub(super) is_refusing: bool,
+    /// No question is answered.
+    pub(super) is_down: bool,
 }
 
 /// A GitLab and a token file.
@@ -154,6 +156,7 @@ impl World {
             ahead: Duration::ZERO,
             use_age: None,
             is_refusing: false,
+            is_down: false,
         };
         let world = Self(Rc::new(RefCell::new(inner)));
         world.person_puts_a_new_token();
@@ -308,10 +311,9 @@ impl Inner {
             Fault::Foreign => return Ok((Token::parse("glpat-of-a-gateway").unwrap(), Some("no date"))),
             Fault::Echo => return Ok((self.repeated(old), Some("it repeats the token that was sent"))),
             Fault::StateBroken => self.is_state_broken = true,
-            Fault::AllBroken => self.is_full = true,
+            Fault::AllBroken => (self.is_state_broken, self.is_full) = (true, true),
             Fault::None | Fault::Unreached | Fault::Cut | Fault::Odd => {}
         }
-        self.is_journal_broken |= fault == Fault::AllBroken;
         if let Some(successor) = self.tokens[&old].successor {
             // The whole family is revoked.
             self.reuses += 1;
@@ -384,6 +386,9 @@ impl AccessServer for World {
     ) -> Result<Answer<AccessTokenFacts>, Failure> {
         let token = access.token.digest();
         self.done(|inner| {
+            if inner.is_down {
+                return Err(Failure::of(Disposition::Unknown { retry_after: None }, "503"));
+            }
             let date = Some(inner.now.plus(std::mem::take(&mut inner.ahead)));
             if !inner.is_refusing && inner.is_alive(token, inner.lag) {
                 return Ok(Answer { value: inner.facts(token), date, request_id: String::new() });
@@ -518,9 +523,12 @@ impl AccessDisk for Machine {
                 if std::mem::take(&mut inner.is_journal_broken) || inner.is_state_broken {
                     return Err(store::Error::Stopped);
                 }
-                inner.stored(answer.token.as_ref());
                 let mut kept = self.kept.borrow_mut();
-                kept.journal = kept.journal.take().map(|(intent, _)| (intent, Some(answer)));
+                let Some((_, journaled)) = &mut kept.journal else {
+                    return Err(store::Error::NotBegun { key: RunnerKey::access_token(&url()) });
+                };
+                inner.stored(answer.token.as_ref());
+                *journaled = Some(answer);
                 Ok(())
             })
             .await

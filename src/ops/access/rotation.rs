@@ -63,7 +63,7 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
                     Err(error) => {
                         tracing::error!(%error, "cannot journal a new access token: it is in memory alone");
                         let (intent, answer) = (intent.clone(), answer.clone());
-                        let unsaved = Unsaved { intent, answer, copy, is_in_file: false };
+                        let unsaved = Unsaved { intent, answer, copy: Some(copy), is_in_file: false };
                         self.unsaved.replace(Some(unsaved));
                     }
                 }

@@ -199,7 +199,7 @@ fn rotate_with(world: &World, keeper: &Keeper, fault: Fault) -> AccessPass {
 fn a_new_token_that_the_state_directory_cannot_take_is_put_into_the_file() {
     let (world, machine, first) = known();
     let rotated = rotate_with(&world, &first, Fault::StateBroken);
-    assert!(matches!(rotated.error, Some(AccessError::Disk(_))), "{:?}", rotated.error);
+    assert!(matches!(rotated.error, Some(AccessError::Unfinished { is_held: true, .. })), "{:?}", rotated.error);
     assert!(world.is_file_good());
     // The loss is over: a stop has nothing to wait for, and the rotation is reported once.
     assert!(!rotated.is_unsaved && !rotated.is_pending && first.copies.exposed() == 0);
@@ -231,7 +231,10 @@ fn a_new_token_in_memory_alone_is_said_to_be_and_stored_within_seconds() {
         let still = pass(&keeper, AccessWish::Keep);
         assert!(still.is_unsaved && still.events.is_empty() && still.wait == rules::STORE_PAUSE, "{still:?}");
     }
-    world.0.borrow_mut().is_full = false;
+    {
+        let mut inner = world.0.borrow_mut();
+        (inner.is_full, inner.is_state_broken) = (false, false);
+    }
     let stored = pass(&keeper, AccessWish::Keep);
     assert!(stored.error.is_none() && !stored.is_unsaved && world.is_file_good(), "{stored:?}");
     assert!(matches!(stored.events[..], [AccessEvent::Rotated(_)]));
@@ -386,4 +389,58 @@ fn processes_that_share_the_file_take_each_others_questions_for_their_own() {
         world.advance(DAY - MINUTE);
         world.use_is_noted(Duration::ZERO);
     }
+}
+
+#[test]
+fn a_rotated_token_that_a_person_puts_back_is_taken_while_an_unproven_answer_is_kept() {
+    let (world, _, keeper) = known();
+    let first = world.file_token().unwrap();
+    rotate_with(&world, &keeper, Fault::Failed);
+    let second = world.person_puts_a_new_token();
+    pass(&keeper, AccessWish::Keep);
+    assert!(matches!(rotate_with(&world, &keeper, Fault::Foreign).error, Some(AccessError::Unproven(_))));
+    world.0.borrow_mut().revoke(second.digest());
+    world.advance(11 * MINUTE);
+    pass(&keeper, AccessWish::Keep);
+    world.0.borrow_mut().file = Some(first.expose().to_owned());
+    let taken = pass(&keeper, AccessWish::Keep);
+    assert!(taken.error.is_none() && taken.events[0] == AccessEvent::Found(first.fingerprint()), "{taken:?}");
+    assert!(pass(&keeper, AccessWish::Rotate).error.is_none() && world.is_file_good());
+}
+
+#[test]
+fn an_odd_answer_is_journaled_as_soon_as_that_is_possible() {
+    let (world, machine, first) = known();
+    world.0.borrow_mut().is_journal_broken = true;
+    let mut running = Running::start(&first, AccessWish::Rotate);
+    world.0.borrow_mut().fault = Fault::Odd;
+    // The server does not answer questions any more once it has rotated.
+    while world.0.borrow().posts == 0 {
+        world.allow(Some(1));
+        assert!(running.run().is_none());
+    }
+    world.0.borrow_mut().is_down = true;
+    world.allow(None);
+    assert!(running.run().unwrap().is_unsaved);
+    drop(running);
+    assert!(!pass(&first, AccessWish::Keep).is_unsaved);
+    killed(first);
+    world.0.borrow_mut().is_down = false;
+    let settled = pass(&keeper(&machine), AccessWish::Keep);
+    assert!(matches!(settled.events[..], [AccessEvent::Rotated(_)]) && world.is_file_good(), "{settled:?}");
+}
+
+#[tokio::test]
+async fn calls_are_sent_with_a_token_that_counts_again() {
+    let (world, _, keeper) = known();
+    let old = world.file_token().unwrap();
+    pass(&keeper, AccessWish::Rotate);
+    let access = keeper.access_token(&old);
+    let sent = async || keeper.uses.begin(&keeper.access.url, &access).await.token.clone();
+    assert_eq!(Some(sent().await), world.file_token());
+    world.advance(DAY);
+    world.0.borrow_mut().forget_rotation(old.digest());
+    world.0.borrow_mut().file = Some(old.expose().to_owned());
+    assert!(pass(&keeper, AccessWish::Keep).error.is_none());
+    assert_eq!(sent().await, old);
 }
