@@ -143,6 +143,12 @@ impl Store {
         Self { observer: Some(WriteObserver(Arc::new(observe))), ..self }
     }
 
+    /// From now on, calls `observe` on the disk thread after each of its jobs, with the time that the job has taken. It
+    /// must not block. Only the first call has an effect.
+    pub fn observe_jobs(&self, observe: impl Fn(Duration) + Send + Sync + 'static) {
+        self.activity.observe(observe);
+    }
+
     /// What the disk thread is at; `None` if it waits for work. Never waits.
     #[must_use]
     pub fn work_under_way(&self) -> Option<FileTask> {
