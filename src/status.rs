@@ -9,7 +9,9 @@
 mod client;
 mod counters;
 mod events;
+mod kept;
 mod metrics;
+mod page;
 mod pages;
 mod registry;
 mod routes;

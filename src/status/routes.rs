@@ -4,12 +4,15 @@ use std::net::IpAddr;
 
 use http_body_util::{Either, Full};
 use hyper::body::Bytes;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::http::uri::Authority;
 use hyper::{Method, Response, StatusCode};
 
 use super::counters::Counters;
 use super::metrics;
+use super::page;
 use super::pages::{PAGE, Page, PagedBody, json_pages};
 use super::registry::StatusRegistry;
 use crate::clock::{Clock as _, SystemClock};
@@ -27,24 +30,40 @@ pub struct Sources {
     pub is_alive: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
-/// By which names in `Host` a listener is asked.
+/// Where a request came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Names {
-    /// Any: the socket, and addresses that other machines reach.
-    Any,
-    /// On loopback a page in a browser on this machine could ask, if its name leads here: it would ask by that name.
+pub(super) enum Listener {
+    /// The socket, which only its owner can use.
+    Socket,
+    /// An address of this machine alone. Every local user can use it.
     Loopback,
+    /// An address that other machines reach.
+    Remote,
 }
 
-impl Names {
-    fn allow(self, host: &str) -> bool {
-        if self == Self::Any {
+impl Listener {
+    /// Whether it may be asked by this name in `Host`. A page in a browser on this machine could ask on loopback, if its name
+    /// leads here: it would ask by that name.
+    fn allows(self, host: &str) -> bool {
+        if self != Self::Loopback {
             return true;
         }
         let Ok(authority) = host.parse::<Authority>() else { return false };
         let name = authority.host();
         name.eq_ignore_ascii_case("localhost") || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
     }
+}
+
+/// A request.
+#[derive(Clone, Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) method: &'a Method,
+    pub(super) path: &'a str,
+    /// Without the question mark.
+    pub(super) query: &'a str,
+    /// The names that the server is asked by.
+    pub(super) hosts: Vec<&'a str>,
+    pub(super) listener: Listener,
 }
 
 /// A response whose body is there, or is made in pages.
@@ -57,9 +76,10 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
 impl Sources {
-    pub(super) fn respond_to(&self, method: &Method, path: &str, hosts: &[&str], names: Names) -> PagedResponse {
-        let mut response = if hosts.iter().all(|host| names.allow(host)) {
-            self.route(method, path)
+    /// Responds to a request.
+    pub(super) fn answer(&self, asked: &Asked<'_>) -> PagedResponse {
+        let mut response = if asked.hosts.iter().all(|host| asked.listener.allows(host)) {
+            self.route(asked)
         } else {
             respond(StatusCode::MISDIRECTED_REQUEST, TEXT, "ask this address by its number or as localhost\n")
         };
@@ -69,29 +89,51 @@ impl Sources {
         response
     }
 
-    fn route(&self, method: &Method, path: &str) -> PagedResponse {
-        let handler: fn(&Self) -> PagedResponse = match path {
-            "/healthz" => Self::health,
-            "/readyz" => Self::readiness,
-            "/status" => Self::status,
-            "/metrics" => Self::metrics,
-            _ => return respond(StatusCode::NOT_FOUND, TEXT, "not found: /healthz, /readyz, /status, /metrics\n"),
+    fn route(&self, asked: &Asked<'_>) -> PagedResponse {
+        let handler: fn(&Self, &Asked<'_>) -> PagedResponse = match asked.path {
+            "/" => Self::page,
+            "/healthz" => |this, _| this.health(),
+            "/readyz" => |this, _| this.readiness(),
+            "/status" => |this, _| this.status(),
+            "/metrics" => |this, _| this.metrics(),
+            _ => return respond(StatusCode::NOT_FOUND, TEXT, "not found: /, /healthz, /readyz, /status, /metrics\n"),
         };
-        if *method != Method::GET && *method != Method::HEAD {
+        if *asked.method != Method::GET && *asked.method != Method::HEAD {
             let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are allowed\n");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
-        handler(self)
+        handler(self, asked)
+    }
+
+    fn page(&self, asked: &Asked<'_>) -> PagedResponse {
+        let response = if self.may_see_page(asked) {
+            let pages = page::pages(&self.registry, asked.query, SystemClock.read());
+            paged(StatusCode::OK, page::CONTENT_TYPE, self.registry.count(), pages)
+        } else {
+            let (status, health) = self.health_text();
+            respond(status, page::CONTENT_TYPE, page::closed_page(&health))
+        };
+        as_document(response)
+    }
+
+    /// Every local user, and each page in their browsers, reaches a loopback address.
+    fn may_see_page(&self, asked: &Asked<'_>) -> bool {
+        asked.listener == Listener::Socket
     }
 
     fn health(&self) -> PagedResponse {
+        let (status, text) = self.health_text();
+        respond(status, TEXT, text)
+    }
+
+    fn health_text(&self) -> (StatusCode, String) {
         if !(self.is_alive)() {
-            return respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the daemon's main loop is stuck\n");
+            return (StatusCode::SERVICE_UNAVAILABLE, "the daemon's main loop is stuck\n".to_owned());
         }
         match self.registry.stuck_because() {
-            Some(why) => respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, why + "\n"),
-            None => respond(StatusCode::OK, TEXT, "ok\n"),
+            Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
+            None => (StatusCode::OK, "ok\n".to_owned()),
         }
     }
 
@@ -157,6 +199,24 @@ fn response(status: StatusCode, content_type: &'static str, body: Either<Full<By
     response
 }
 
+/// Adds the headers of a page for browsers.
+fn as_document(mut response: PagedResponse) -> PagedResponse {
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::POLICY));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+    response
+}
+
+#[cfg(test)]
+impl Sources {
+    /// Responds to a request for a path with a query.
+    pub(super) fn respond_to(&self, method: &Method, path: &str, hosts: &[&str], listener: Listener) -> PagedResponse {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        self.answer(&Asked { method, path, query, hosts: hosts.to_vec(), listener })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::model::StateName;
@@ -168,7 +228,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_status_has_the_shape_of_every_command() {
-        let response = sources(true).respond_to(&Method::GET, "/status", &[], Names::Any);
+        let response = sources(true).respond_to(&Method::GET, "/status", &[], Listener::Socket);
         assert_eq!(
             (response.status(), &response.headers()[CONTENT_TYPE]),
             (StatusCode::OK, &HeaderValue::from_static(JSON))
@@ -181,8 +241,8 @@ mod tests {
     #[test]
     fn each_path_has_its_status() {
         let statuses = |sources: &Sources| {
-            ["/healthz", "/readyz", "/status", "/metrics", "/", "/metrics/", "/healthz/x"]
-                .map(|path| sources.respond_to(&Method::GET, path, &[], Names::Any).status().as_u16())
+            ["/healthz", "/readyz", "/status", "/metrics", "/favicon.ico", "/metrics/", "/healthz/x"]
+                .map(|path| sources.respond_to(&Method::GET, path, &[], Listener::Socket).status().as_u16())
         };
         assert_eq!(statuses(&sources(true)), [200, 200, 200, 200, 404, 404, 404]);
         let stuck = sources(false);
@@ -198,28 +258,29 @@ mod tests {
     #[test]
     fn only_reading_is_allowed() {
         for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS, Method::TRACE] {
-            let response = sources(true).respond_to(&method, "/status", &[], Names::Any);
+            let response = sources(true).respond_to(&method, "/status", &[], Listener::Socket);
             assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
             assert_eq!(response.headers()[ALLOW], "GET, HEAD");
         }
-        assert_eq!(sources(true).respond_to(&Method::HEAD, "/status", &[], Names::Any).status(), StatusCode::OK);
+        assert_eq!(sources(true).respond_to(&Method::HEAD, "/status", &[], Listener::Socket).status(), StatusCode::OK);
     }
 
     #[test]
     fn a_page_whose_name_leads_to_loopback_learns_nothing() {
-        let ask =
-            |hosts: &[&str], names| sources(true).respond_to(&Method::GET, "/status", hosts, names).status().as_u16();
-        assert_eq!(ask(&[], Names::Loopback), 200);
+        let ask = |hosts: &[&str], listener| {
+            sources(true).respond_to(&Method::GET, "/status", hosts, listener).status().as_u16()
+        };
+        assert_eq!(ask(&[], Listener::Loopback), 200);
         for host in ["127.0.0.1:9252", "localhost", "LOCALHOST:1", "[::1]:9252", "10.0.0.1"] {
-            assert_eq!(ask(&[host], Names::Loopback), 200, "{host}");
+            assert_eq!(ask(&[host], Listener::Loopback), 200, "{host}");
         }
         for host in
             ["evil.example.com", "evil.example.com:9252", "localhost.evil.example.com", "", "127.0.0.1.evil.org", "a b"]
         {
-            assert_eq!(ask(&["localhost", host], Names::Loopback), 421, "{host}");
-            assert_eq!(ask(&[host], Names::Any), 200, "{host}");
+            assert_eq!(ask(&["localhost", host], Listener::Loopback), 421, "{host}");
+            assert_eq!(ask(&[host], Listener::Remote), 200, "{host}");
         }
-        let response = sources(true).respond_to(&Method::GET, "/status", &[], Names::Loopback);
+        let response = sources(true).respond_to(&Method::GET, "/status", &[], Listener::Loopback);
         assert_eq!(response.headers()[X_CONTENT_TYPE_OPTIONS], "nosniff");
     }
 }

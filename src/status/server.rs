@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use super::routes::{Names, Sources};
+use super::routes::{Asked, Listener, Sources};
 use super::socket::Socket;
 use crate::error_chain::chain;
 use crate::files::{FileUse, explain};
@@ -124,13 +124,13 @@ impl StatusServer {
         let (listener, _file) = self.socket.map(|socket| (socket.listener, socket.file)).unzip();
         if let Some(listener) = listener {
             let accept = move |task: &mut task::Context<'_>| listener.poll_accept(task).map_ok(|(stream, _)| stream);
-            listeners.spawn(accept_connections(accept, Names::Any, Arc::clone(&sources)));
+            listeners.spawn(accept_connections(accept, Listener::Socket, Arc::clone(&sources)));
         }
         for listener in self.tcp {
             let is_loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
-            let names = if is_loopback { Names::Loopback } else { Names::Any };
+            let kind = if is_loopback { Listener::Loopback } else { Listener::Remote };
             let accept = move |task: &mut task::Context<'_>| listener.poll_accept(task).map_ok(|(stream, _)| stream);
-            listeners.spawn(accept_connections(accept, names, Arc::clone(&sources)));
+            listeners.spawn(accept_connections(accept, kind, Arc::clone(&sources)));
         }
         // A listener never returns.
         while listeners.join_next().await.is_some() {}
@@ -177,7 +177,7 @@ fn try_listen(path: &Path) -> Option<Socket> {
 
 async fn accept_connections<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     accept: impl Fn(&mut task::Context<'_>) -> Poll<io::Result<S>>,
-    names: Names,
+    listener: Listener,
     sources: Arc<Sources>,
 ) {
     let mut connections = JoinSet::new();
@@ -197,7 +197,7 @@ async fn accept_connections<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                         silent.task.abort();
                     }
                     let has_asked = Arc::new(AtomicBool::new(false));
-                    let served = serve_connection(stream, names, Arc::clone(&sources), Arc::clone(&has_asked));
+                    let served = serve_connection(stream, listener, Arc::clone(&sources), Arc::clone(&has_asked));
                     opened.push_back(Opened { task: connections.spawn(served), has_asked });
                     // What it has sent already is read before another one can take its place.
                     tokio::task::yield_now().await;
@@ -227,7 +227,7 @@ impl Opened {
 /// Responds to one request.
 async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    names: Names,
+    listener: Listener,
     sources: Arc<Sources>,
     has_asked: Arc<AtomicBool>,
 ) {
@@ -235,7 +235,9 @@ async fn serve_connection(
         has_asked.store(true, Ordering::Relaxed);
         let named = request.headers().get_all(HOST).iter().map(|host| host.to_str().unwrap_or_default());
         let hosts: Vec<_> = named.chain(request.uri().authority().map(Authority::as_str)).collect();
-        ready(Ok::<_, Infallible>(sources.respond_to(request.method(), request.uri().path(), &hosts, names)))
+        let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+        let asked = Asked { method: request.method(), path, query, hosts, listener };
+        ready(Ok::<_, Infallible>(sources.answer(&asked)))
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -283,7 +285,7 @@ mod tests {
         };
         tokio::select! {
             answer = ask => assert!(answer.starts_with("HTTP/1.1 200"), "{answer}"),
-            () = accept_connections(accept, Names::Loopback, Arc::new(sources(true))) => unreachable!("it never ends"),
+            () = accept_connections(accept, Listener::Loopback, Arc::new(sources(true))) => unreachable!("it never ends"),
         }
         assert!(began.elapsed() < HEADER_TIMEOUT, "it waited for the silent ones");
     }
