@@ -137,6 +137,8 @@ pub enum Command {
     Relocate(RelocateArguments),
     /// Show the status of the daemon's runners, or wait until all are ready
     Status(StatusArguments),
+    /// Print an address that opens the daemon's page in a browser
+    Open(OpenArguments),
     /// Check the daemon's health, for example as a container's HEALTHCHECK
     Health(HealthArguments),
     /// Manage the runners of a GitLab instance with an access token
@@ -256,6 +258,19 @@ pub struct StatusArguments {
     /// Maximum time to wait, such as 90s [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = parse_span, requires = "wait")]
     pub timeout: Option<Duration>,
+    /// The daemon's socket.
+    #[command(flatten)]
+    pub socket: SocketArgument,
+}
+
+/// Prints an address of the daemon that opens its page in a browser: every runner, the life of its token, and the last
+/// events.
+///
+/// The address can be opened once, within a minute, and the browser may see the page for twelve hours. A page that was
+/// opened before is closed. Only the user of the daemon and root can do that. The daemon has to listen for HTTP: `listen`
+/// in [http] of agent.toml, or --listen-address.
+#[derive(Args, Debug)]
+pub struct OpenArguments {
     /// The daemon's socket.
     #[command(flatten)]
     pub socket: SocketArgument,
@@ -698,6 +713,7 @@ impl Arguments {
             | Command::Check(CheckArguments { socket })
             | Command::Doctor(DoctorArguments { socket, .. })
             | Command::Relocate(RelocateArguments { socket, .. })
+            | Command::Open(OpenArguments { socket })
             | Command::Reload(ReloadArguments { socket, .. }) => Overrides { socket: socket.socket.clone(), ..files },
             Command::Register(_)
             | Command::Verify(_)
@@ -734,6 +750,7 @@ impl Arguments {
             | Command::Check(_)
             | Command::Doctor(_)
             | Command::Reload(_)
+            | Command::Open(_)
             | Command::Relocate(_)
             | Command::AccessToken(_)
             | Command::Shared(_)

@@ -53,8 +53,17 @@ pub(super) fn closed_page(health: &str) -> String {
     let health = Escaped(health.trim_end());
     format!(
         "{}<title>runner-agent</title></head><body><main><h1>runner-agent</h1><p id=\"summary\" class=\"quiet\">{health}</p>\
-         <p>To see the runners, run <code>runner-agent open</code> as the user of the daemon, and open the address that it prints.</p>\
+         <p>To see the runners, run <code>runner-agent open</code> as the user of the daemon, and open the address that it prints. If you have, <a href=\"/\">load this page again</a>.</p>\
          </main></body></html>\n",
+        head()
+    )
+}
+
+/// The page after a code that is not valid.
+pub(super) fn refused_page() -> String {
+    format!(
+        "{}<title>runner-agent</title></head><body><main><h1>runner-agent</h1><p id=\"summary\" class=\"bad\">This code is not valid.</p>\
+         <p>A code can be used once, within a minute. Run <code>runner-agent open</code> for a new one.</p></main></body></html>\n",
         head()
     )
 }

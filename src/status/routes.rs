@@ -2,17 +2,17 @@
 
 use std::net::IpAddr;
 
-use http_body_util::{Either, Full};
+use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
-};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::http::uri::Authority;
 use hyper::{Method, Response, StatusCode};
 
+use super::body::ResponseBody;
 use super::counters::Counters;
+use super::event_stream::Progress;
 use super::metrics;
-use super::page;
+use super::opening::PageAccess;
 use super::pages::{PAGE, Page, PagedBody, json_pages};
 use super::registry::StatusRegistry;
 use crate::clock::{Clock as _, SystemClock};
@@ -28,6 +28,8 @@ pub struct Sources {
     pub counters: Counters,
     /// Whether the daemon's main loop makes progress.
     pub is_alive: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Who may see the page over HTTP.
+    pub access: PageAccess,
 }
 
 /// Where a request came from.
@@ -63,17 +65,23 @@ pub(super) struct Asked<'a> {
     pub(super) query: &'a str,
     /// The names that the server is asked by.
     pub(super) hosts: Vec<&'a str>,
+    /// The headers `Cookie`.
+    pub(super) cookies: Vec<&'a str>,
     pub(super) listener: Listener,
+    /// Where a body without an end notes its progress.
+    pub(super) progress: &'a Progress,
 }
 
-/// A response whose body is there, or is made in pages.
-pub(super) type PagedResponse = Response<Either<Full<Bytes>, PagedBody>>;
+/// A response whose body is there, or is made while it is sent.
+pub(super) type PagedResponse = Response<ResponseBody>;
 
 /// The header of the instance id.
 pub(super) const INSTANCE_HEADER: &str = "runner-agent-config";
 
-const TEXT: &str = "text/plain; charset=utf-8";
-const JSON: &str = "application/json";
+const NOT_FOUND: &str = "not found: /, /events, /healthz, /readyz, /status, /metrics\n";
+
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
+pub(super) const JSON: &str = "application/json";
 
 impl Sources {
     /// Responds to a request.
@@ -91,12 +99,14 @@ impl Sources {
 
     fn route(&self, asked: &Asked<'_>) -> PagedResponse {
         let handler: fn(&Self, &Asked<'_>) -> PagedResponse = match asked.path {
+            "/open" => return self.open(asked),
             "/" => Self::page,
+            "/events" => Self::events,
             "/healthz" => |this, _| this.health(),
             "/readyz" => |this, _| this.readiness(),
             "/status" => |this, _| this.status(),
             "/metrics" => |this, _| this.metrics(),
-            _ => return respond(StatusCode::NOT_FOUND, TEXT, "not found: /, /healthz, /readyz, /status, /metrics\n"),
+            _ => return respond(StatusCode::NOT_FOUND, TEXT, NOT_FOUND),
         };
         if *asked.method != Method::GET && *asked.method != Method::HEAD {
             let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are allowed\n");
@@ -106,28 +116,12 @@ impl Sources {
         handler(self, asked)
     }
 
-    fn page(&self, asked: &Asked<'_>) -> PagedResponse {
-        let response = if self.may_see_page(asked) {
-            let pages = page::pages(&self.registry, asked.query, SystemClock.read());
-            paged(StatusCode::OK, page::CONTENT_TYPE, self.registry.count(), pages)
-        } else {
-            let (status, health) = self.health_text();
-            respond(status, page::CONTENT_TYPE, page::closed_page(&health))
-        };
-        as_document(response)
-    }
-
-    /// Every local user, and each page in their browsers, reaches a loopback address.
-    fn may_see_page(&self, asked: &Asked<'_>) -> bool {
-        asked.listener == Listener::Socket
-    }
-
     fn health(&self) -> PagedResponse {
         let (status, text) = self.health_text();
         respond(status, TEXT, text)
     }
 
-    fn health_text(&self) -> (StatusCode, String) {
+    pub(super) fn health_text(&self) -> (StatusCode, String) {
         if !(self.is_alive)() {
             return (StatusCode::SERVICE_UNAVAILABLE, "the daemon's main loop is stuck\n".to_owned());
         }
@@ -170,14 +164,14 @@ impl Sources {
 }
 
 /// Responds with pages. What fits on one is sent whole, with its length.
-fn paged(
+pub(super) fn paged(
     status: StatusCode,
     content_type: &'static str,
     rows: usize,
     pages: impl Iterator<Item = Page> + Send + 'static,
 ) -> PagedResponse {
     if rows > PAGE {
-        return response(status, content_type, Either::Right(PagedBody::new(pages)));
+        return response(status, content_type, ResponseBody::Paged(PagedBody::new(pages)));
     }
     match pages.collect::<Result<String, _>>() {
         Ok(text) => respond(status, content_type, text),
@@ -185,11 +179,11 @@ fn paged(
     }
 }
 
-fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> PagedResponse {
-    response(status, content_type, Either::Left(Full::new(body.into())))
+pub(super) fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> PagedResponse {
+    response(status, content_type, ResponseBody::Whole(Full::new(body.into())))
 }
 
-fn response(status: StatusCode, content_type: &'static str, body: Either<Full<Bytes>, PagedBody>) -> PagedResponse {
+pub(super) fn response(status: StatusCode, content_type: &'static str, body: ResponseBody) -> PagedResponse {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -199,21 +193,13 @@ fn response(status: StatusCode, content_type: &'static str, body: Either<Full<By
     response
 }
 
-/// Adds the headers of a page for browsers.
-fn as_document(mut response: PagedResponse) -> PagedResponse {
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::POLICY));
-    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
-    response
-}
-
 #[cfg(test)]
 impl Sources {
     /// Responds to a request for a path with a query.
     pub(super) fn respond_to(&self, method: &Method, path: &str, hosts: &[&str], listener: Listener) -> PagedResponse {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
-        self.answer(&Asked { method, path, query, hosts: hosts.to_vec(), listener })
+        let (hosts, cookies, progress) = (hosts.to_vec(), Vec::new(), &Progress::default());
+        self.answer(&Asked { method, path, query, hosts, cookies, listener, progress })
     }
 }
 

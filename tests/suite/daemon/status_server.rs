@@ -14,7 +14,7 @@ use fake_gitlab::{Endpoint, Fault, Gitlab, NewRunner, Outage};
 use rustix::process::Signal;
 
 /// Sends one request and returns status, headers and body.
-fn exchange(mut stream: impl Read + Write, request: &str) -> (u16, String, String) {
+pub(super) fn exchange(mut stream: impl Read + Write, request: &str) -> (u16, String, String) {
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -27,7 +27,7 @@ fn get(socket: &Path, path: &str) -> (u16, String) {
     (status, body)
 }
 
-fn request(method: &str, path: &str) -> String {
+pub(super) fn request(method: &str, path: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
 }
 
@@ -39,7 +39,7 @@ pub(super) fn value(socket: &Path, series: &str) -> Option<f64> {
 }
 
 /// The TCP port that the daemon has chosen.
-fn port(sandbox: &Sandbox, daemon: &Process) -> u16 {
+pub(super) fn port(sandbox: &Sandbox, daemon: &Process) -> u16 {
     let mut port = None;
     sandbox.wait("the daemon to listen", |_| {
         let log = daemon.log();
