@@ -240,9 +240,14 @@ pub struct ListArguments {
 /// Reads neither config.toml nor agent.toml. Exits with 0 if the daemon answers, whatever the state of its runners, and
 /// with 5 if no daemon answers. With --wait, exits with 0 once every enrollment is registered and the server has
 /// accepted every token, and with 1 after --timeout; it also waits for a daemon that does not answer yet, and says on
-/// stderr what it waits for. TOKEN is not the token, but its fingerprint: the first eight hex digits of its SHA-256.
+/// stderr what it waits for. With NAME, draws the life of the token as a line: obtained, the last verification (v), now,
+/// the planned rotation (R) and the expiry. TOKEN is not the token, but its fingerprint: the first eight hex digits of the
+/// token's SHA-256.
 #[derive(Args, Debug)]
 pub struct StatusArguments {
+    /// Show only runners of this name, and draw the lives of their tokens
+    #[arg(value_name = "NAME")]
+    pub name: Option<NameArgument>,
     /// Wait until the daemon is ready
     #[arg(long, value_enum, value_name = "FOR", conflicts_with = "watch")]
     pub wait: Option<Wait>,
@@ -744,6 +749,7 @@ impl Arguments {
             Command::Rotate(rotate) => rotate.selection.secrets().chain(valid([&rotate.pat])).collect(),
             Command::Unregister(unregister) => unregister.selection.secrets().collect(),
             Command::Fleet(fleet) => fleet.secrets(),
+            Command::Status(status) => status.name.as_ref().and_then(NameArgument::token).into_iter().collect(),
             Command::Run(_)
             | Command::List(_)
             | Command::Plan(_)
@@ -754,7 +760,6 @@ impl Arguments {
             | Command::Relocate(_)
             | Command::AccessToken(_)
             | Command::Shared(_)
-            | Command::Status(_)
             | Command::Health(_)
             | Command::Init(_)
             | Command::Version
