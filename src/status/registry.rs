@@ -3,12 +3,14 @@
 //! Readers take copies, so the daemon never waits for one. The lock is never held across an await.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, watch};
 
 use super::events::EventRing;
+use super::kept::KeptRunner;
 use crate::clock::{Reading, ServerTime};
 use crate::model::{AccessTokenReport, DaemonReport, RunnerId, RunnerKey, RunnerReport, ServerUrl, Timestamp};
 
@@ -95,7 +97,7 @@ pub(super) struct RegistryState {
     /// The enrolled runners.
     expected: Vec<RunnerKey>,
     /// In the order of their first update.
-    runners: BTreeMap<u64, Box<RunnerStatus>>,
+    runners: BTreeMap<u64, Box<KeptRunner>>,
     /// The number of each runner there.
     numbers: BTreeMap<RunnerKey, u64>,
     /// The next number.
@@ -195,7 +197,12 @@ impl StatusRegistry {
                 number
             }
         };
-        state.runners.insert(number, Box::new(status));
+        match state.runners.entry(number) {
+            Entry::Occupied(mut known) => known.get_mut().update(status),
+            Entry::Vacant(vacant) => {
+                vacant.insert(Box::new(KeptRunner::new(status)));
+            }
+        }
         drop(state);
         self.changes.send_replace(());
     }
@@ -204,7 +211,7 @@ impl StatusRegistry {
     pub fn report_trouble(&self, key: &RunnerKey, why: &str) -> Option<String> {
         let mut state = self.state();
         let number = *state.numbers.get(key)?;
-        let status = state.runners.get_mut(&number)?;
+        let status = &mut state.runners.get_mut(&number)?.status;
         status.not_ready_because = Some(why.to_owned());
         status.report.error = Some(why.to_owned());
         let label = status.label().to_owned();
@@ -257,13 +264,27 @@ impl StatusRegistry {
         mut take: impl FnMut(Option<&RunnerStatus>) -> T,
     ) -> Vec<T> {
         let state = self.state();
-        numbers.map(|number| take(state.runners.get(&number).map(|status| &**status))).collect()
+        numbers.map(|number| take(state.runners.get(&number).map(|kept| &kept.status))).collect()
     }
 
     /// Returns the status of each runner.
     #[must_use]
     pub fn runners(&self) -> Vec<RunnerStatus> {
-        self.state().runners.values().map(|status| (**status).clone()).collect()
+        self.state().runners.values().map(|kept| kept.status.clone()).collect()
+    }
+
+    /// The status of each of these runners that is there, and the server time of its verifications before the last one.
+    pub(super) fn look_up_runners(&self, numbers: &[u64]) -> Vec<(u64, RunnerStatus, Vec<Timestamp>)> {
+        let state = self.state();
+        let kept = numbers.iter().filter_map(|number| Some((*number, state.runners.get(number)?)));
+        kept.map(|(number, kept)| (number, kept.status.clone(), kept.verified_before())).collect()
+    }
+
+    /// Whether the daemon and all runners are ready.
+    pub(super) fn is_ready(&self) -> bool {
+        let state = self.state();
+        let is_serving = state.phase == Phase::Serving && state.file_work == FileWork::Flows;
+        is_serving && state.not_in_force().next().is_none() && state.not_ready().next().is_none()
     }
 
     /// Returns whether the daemon and all runners are ready.
