@@ -35,7 +35,7 @@ use case::Case;
 const BINARY: &str = env!("CARGO_BIN_EXE_runner-agent");
 
 /// How many cases run at a time.
-const WORKERS: usize = 4;
+const WORKERS: usize = 8;
 
 /// Set if this program runs in its own mount namespace.
 const INSIDE: &str = "RUNNER_AGENT_E2E_INSIDE";
