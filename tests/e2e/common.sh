@@ -113,10 +113,11 @@ registration_token='e2e-registration-token'
 gitlab_url=http://127.0.0.1:8080
 
 # start_gitlab PREFIX…: starts the test GitLab behind a prefix such as `ip netns exec NAME`, on an address
-# of that network only.
+# of that network only. `gitlab_options` has more options of it.
+gitlab_options=()
 start_gitlab() {
     "$@" "${CARGO_TARGET_DIR:-target}/debug/examples/gitlab" --port 8080 --token-life 2h \
-        --registration-token "$registration_token" >"$work/gitlab.log" 2>&1 &
+        --registration-token "$registration_token" "${gitlab_options[@]}" >"$work/gitlab.log" 2>&1 &
     gitlab=$!
     eventually grep -q '^access token' "$work/gitlab.log"
 }

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 pub(crate) const DOCS: &str = "packaging/docs/";
 
 /// Documents that tools look for at the top level. Their links are checked, but they have no commands of users.
-const TOP_LEVEL: [&str; 3] = ["CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"];
+const TOP_LEVEL: [&str; 4] = ["CONTRIBUTING.md", "SECURITY.md", "RELEASING.md", "CHANGELOG.md"];
 
 static README: LazyLock<Page> = LazyLock::new(|| Page::read("README.md"));
 
