@@ -54,7 +54,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-pub use access::{AccessFile, AccessLock, AccessMark};
+pub use access::{AccessFile, AccessLock, AccessMark, AccessNote};
 pub use compose::NewEntry;
 pub use config_lock::Urgency;
 pub use edit::{Edit, Edited, EntrySelector};
@@ -141,6 +141,12 @@ impl Store {
     #[must_use]
     pub fn observed(self, observe: impl Fn(bool) + Send + Sync + 'static) -> Self {
         Self { observer: Some(WriteObserver(Arc::new(observe))), ..self }
+    }
+
+    /// From now on, calls `observe` on the disk thread after each of its jobs, with the time that the job has taken. It
+    /// must not block. Only the first call has an effect.
+    pub fn observe_jobs(&self, observe: impl Fn(Duration) + Send + Sync + 'static) {
+        self.activity.observe(observe);
     }
 
     /// What the disk thread is at; `None` if it waits for work. Never waits.

@@ -136,7 +136,7 @@ impl Assembly {
             warn_of_lost_state(&store, &config).await;
         }
         let (counters, request_timeout) = (Counters::new(), gitlab.request_timeout);
-        let store = count_requests_and_writes(store, &mut gitlab, &counters);
+        let store = count_work(store, &mut gitlab, &counters);
         let overrides = overrides.clone();
         let warnings = Mutex::new(warnings);
         let files = SettingsFiles { overrides, environment, status_server: status_server.clone(), warnings };
@@ -340,8 +340,10 @@ async fn warn_of_lost_state(store: &Store, config: &Config) {
     }
 }
 
-fn count_requests_and_writes(store: Store, gitlab: &mut gitlab::Config, counters: &Counters) -> Store {
-    let (requests, writes) = (counters.clone(), counters.clone());
+/// Counts requests to GitLab, changes of config.toml and jobs of the disk thread.
+fn count_work(store: Store, gitlab: &mut gitlab::Config, counters: &Counters) -> Store {
+    let (requests, writes, jobs) = (counters.clone(), counters.clone(), counters.clone());
+    store.observe_jobs(move |took| jobs.count_disk_job(took));
     gitlab.observer = Some(Observer::new(move |exchange| {
         requests.count_request(exchange.endpoint.as_str(), exchange.outcome, exchange.took);
     }));

@@ -126,7 +126,9 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                 }
             };
             let Ok(ended) = timeout_at(deadline, ended).await else {
-                tracing::error!("no answer came in time: the next start finds out what became of the tokens");
+                tracing::error!(
+                    "ending without an answer, or with a new token that cannot be stored: the next start finds out what became of it"
+                );
                 return ShutdownOutcome::Unfinished;
             };
             let Some(ended) = ended else { break };

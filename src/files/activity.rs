@@ -1,8 +1,9 @@
 //! What a thread is at with files, for those who watch over it.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -27,6 +28,20 @@ pub struct FileTask {
 pub struct Activity {
     task: Arc<Mutex<Option<Task>>>,
     file: CurrentFile,
+    observer: Observer,
+}
+
+/// The callback, once it is set.
+#[derive(Clone, Default)]
+struct Observer(Arc<OnceLock<Callback>>);
+
+/// Receives how long each finished task has taken.
+type Callback = Box<dyn Fn(Duration) + Send + Sync>;
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Observer")
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,12 +56,18 @@ static TASKS: AtomicU64 = AtomicU64::new(0);
 impl Activity {
     /// The activity of a thread whose file is noted there.
     pub(super) fn on(file: CurrentFile) -> Self {
-        Self { task: Arc::default(), file }
+        Self { task: Arc::default(), file, observer: Observer::default() }
     }
 
     /// From now on it is that of the calling thread.
     pub fn follow_this_thread(&self) {
         self.file.follow_this_thread();
+    }
+
+    /// From now on, `observe` is called on the thread after each task with the time that it has taken. It must not block.
+    /// Only the first call has an effect.
+    pub fn observe(&self, observe: impl Fn(Duration) + Send + Sync + 'static) {
+        let _first_wins = self.observer.0.set(Box::new(observe));
     }
 
     /// Does a task.
@@ -74,6 +95,9 @@ struct Ended<'a>(&'a Activity);
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
-        *self.0.task() = None;
+        let ended = self.0.task().take();
+        if let (Some(task), Some(observe)) = (ended, self.0.observer.0.get()) {
+            observe(task.began.elapsed());
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prometheus::core::Collector;
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 
 use crate::model::{ServerUrl, named_enum};
 
@@ -49,10 +49,15 @@ pub struct Counters {
     access_rotations: IntCounterVec,
     requests: IntCounterVec,
     durations: HistogramVec,
+    disk_jobs: Histogram,
 }
 
 /// The upper bounds of the request histogram in seconds, from a nearby server to the request timeout.
 const DURATION_BUCKETS: [f64; 9] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// The upper bounds of the histogram of the disk thread's jobs in seconds: from a read to the time after which a job that
+/// has not ended counts as stuck.
+const DISK_JOB_BUCKETS: [f64; 8] = [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 90.0];
 
 /// What can become of a rotation of an access token.
 const ACCESS_OUTCOMES: [OperationOutcome; 4] =
@@ -96,7 +101,22 @@ impl Counters {
         );
         let durations =
             registered(&registry, HistogramVec::new(duration.buckets(DURATION_BUCKETS.to_vec()), &["endpoint"]));
-        Self { registry, rotations, registrations, recoveries, config_writes, access_rotations, requests, durations }
+        let disk_job = HistogramOpts::new(
+            "runner_agent_disk_job_seconds",
+            "Time that a finished job on config.toml or the state directory has taken.",
+        );
+        let disk_jobs = registered(&registry, Histogram::with_opts(disk_job.buckets(DISK_JOB_BUCKETS.to_vec())));
+        Self {
+            registry,
+            rotations,
+            registrations,
+            recoveries,
+            config_writes,
+            access_rotations,
+            requests,
+            durations,
+            disk_jobs,
+        }
     }
 
     /// Counts an operation.
@@ -113,6 +133,11 @@ impl Counters {
     pub fn count_config_write(&self, is_written: bool) {
         let outcome = if is_written { OperationOutcome::Done } else { OperationOutcome::Failed };
         self.config_writes.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    /// Counts a job of the disk thread that has ended.
+    pub fn count_disk_job(&self, took: Duration) {
+        self.disk_jobs.observe(took.as_secs_f64());
     }
 
     /// Gives a server whose access token is rotated its series.

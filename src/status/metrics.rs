@@ -39,7 +39,12 @@ const STATES: [StateName; 7] = [
 /// A gauge of a runner: name, help text and value. It has no series while there is no value.
 type RunnerGauge = (&'static str, &'static str, fn(&RunnerStatus, Reading) -> Option<f64>);
 
-const RUNNER_GAUGES: [RunnerGauge; 4] = [
+const RUNNER_GAUGES: [RunnerGauge; 6] = [
+    (
+        "token_obtained_timestamp_seconds",
+        "Server time at which the token was issued, with the expiry its life; absent if it is not known.",
+        |status, _| status.report.token_obtained_at.map(seconds),
+    ),
     (
         "token_expiry_timestamp_seconds",
         "Server time at which the token expires; absent if it does not.",
@@ -58,6 +63,11 @@ const RUNNER_GAUGES: [RunnerGauge; 4] = [
     ("last_rotation_timestamp_seconds", "Server time of the last rotation; absent if there was none.", |status, _| {
         status.last_rotation_at.map(seconds)
     }),
+    (
+        "next_rotation_timestamp_seconds",
+        "Server time from which the next rotation is due, past while it fails; absent if none is planned.",
+        |status, _| status.next_rotation_at.map(seconds),
+    ),
 ];
 
 /// The same of shared runners.
@@ -206,6 +216,12 @@ impl Pages {
             "access_token_expiry_timestamp_seconds",
             "Server time at which the access token of a server expires; absent if it does not, or is not known.",
             daemon.access_tokens.iter().filter_map(expiry).collect(),
+        )));
+        let is_in_force = daemon.settings_error.is_none() && daemon.config_error.is_none();
+        families.push(present(family(
+            "config_last_reload_successful",
+            "1 if the last reading of agent.toml and config.toml was successful, else 0.",
+            vec![gauge(None, f64::from(u8::from(is_in_force)))],
         )));
         let in_force = |error: Option<String>| vec![gauge(None, f64::from(u8::from(error.is_none())))];
         families.push(present(family(
@@ -378,6 +394,7 @@ mod tests {
         counters.count_request("verify", "timeout", Duration::from_secs(31));
         counters.count_operation(Operation::Rotation, OperationOutcome::Done);
         counters.count_config_write(true);
+        counters.count_disk_job(Duration::from_millis(2));
         counters.expect_access_rotations(&access_token().server);
         registry.report_access_token(access_token());
         registry.enter(Phase::Serving);
@@ -399,6 +416,10 @@ mod tests {
         let help = "Server time minus local time at the last response with a date, accurate to a second.";
         let clock_skew = gauge("clock_skew_seconds", help, &["host"]);
         for (name, help) in [
+            (
+                "config_last_reload_successful",
+                "1 if the last reading of agent.toml and config.toml was successful, else 0.",
+            ),
             ("settings_in_force", "1 if agent.toml as it is on the disk is in force, 0 if it is invalid."),
             ("config_in_force", "1 if config.toml as it is on the disk is in force, 0 if it cannot be read."),
         ] {
@@ -450,6 +471,26 @@ mod tests {
             let whole = at_once(&counters, &registry.runners(), now());
             assert_eq!(metrics(&counters, &registry, now()).unwrap(), whole, "{count} runners");
         }
+    }
+
+    #[test]
+    fn a_reload_is_successful_if_both_files_could_be_read() {
+        let registry = StatusRegistry::default();
+        let value = |registry: &StatusRegistry| {
+            let text = text(registry);
+            let line =
+                text.lines().find(|line| line.starts_with("runner_agent_config_last_reload_successful ")).unwrap();
+            line.rsplit(' ').next().unwrap().to_owned()
+        };
+        assert_eq!(value(&registry), "1");
+        let error = "line 3: unknown key".to_owned();
+        registry.report_settings(Some(&error));
+        assert_eq!(value(&registry), "0");
+        registry.report_settings(None);
+        registry.report_config(Some(&error));
+        assert_eq!(value(&registry), "0");
+        registry.report_config(None);
+        assert_eq!(value(&registry), "1");
     }
 
     #[test]

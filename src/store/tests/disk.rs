@@ -725,3 +725,19 @@ fn the_work_under_way_is_known_with_its_file() {
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn each_finished_job_of_the_disk_thread_is_counted_once() {
+    let home = Home::with(&one_entry(1));
+    let store = home.open();
+    let jobs = Arc::new(Mutex::new(Vec::new()));
+    let observed = Arc::clone(&jobs);
+    store.observe_jobs(move |took| observed.lock().unwrap().push(took));
+    block_on(async {
+        store.read().await.unwrap();
+        store.edit(renew(1, "new")).await.unwrap();
+        let _refused = store.edit(renew(2, "new")).await;
+        store.drain().await;
+    });
+    assert_eq!(jobs.lock().unwrap().len(), 3);
+}
