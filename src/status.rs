@@ -21,6 +21,7 @@ mod routes;
 mod server;
 mod session;
 mod socket;
+mod summary;
 #[cfg(test)]
 mod tests;
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::registry::StatusRegistry;
 use crate::model::{Event, EventKind, Timestamp};
+use crate::secret::without_tokens;
 
 /// How many events are kept.
 pub const MAX_EVENTS: usize = 100;
@@ -24,7 +25,7 @@ impl EventRing {
             self.events.pop_front();
         }
         self.last_id += 1;
-        let (runner, text) = (runner.map(str::to_owned), cut(text));
+        let (runner, text) = (runner.map(str::to_owned), cut(&without_tokens(text)));
         self.events.push_back(Event { id: self.last_id, at, runner, kind, text });
     }
 }
@@ -85,6 +86,13 @@ mod tests {
         record(&registry, &format!("a{}", "ü".repeat(MAX_TEXT_BYTES)));
         let text = &registry.events_after(0)[0].text;
         assert!(text.len() < MAX_TEXT_BYTES + 4 && text.ends_with("ü…"), "{}", text.len());
+    }
+
+    #[test]
+    fn a_token_in_a_text_is_masked() {
+        let registry = StatusRegistry::default();
+        record(&registry, "the server says glrt-0123456789abcdefghij is wrong");
+        assert!(!registry.events_after(0)[0].text.contains("0123456789"));
     }
 
     #[tokio::test]

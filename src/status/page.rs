@@ -21,7 +21,7 @@ const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = include_str!("page/page.js");
 
 /// `Content-Security-Policy`: its own style and script by their hashes, and requests to this daemon.
-pub(super) const POLICY: &str = "default-src 'none'; style-src 'sha256-nD5Z5E3gMbM0zvfldrKdCKFNEVDc+xsWPP/+8yOYiMo='; script-src 'sha256-HXYvwXDJ+Ycwl+JMhjhrWc14iNZG6HsqGsa+vwgoiBg='; connect-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+pub(super) const POLICY: &str = "default-src 'none'; style-src 'sha256-++zsDJtCIP4+C2Q/CCH9jlXKsnHKgLYRY44gb+JJP4Y='; script-src 'sha256-HXYvwXDJ+Ycwl+JMhjhrWc14iNZG6HsqGsa+vwgoiBg='; connect-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 pub(super) const CONTENT_TYPE: &str = "text/html; charset=utf-8";
 
@@ -158,9 +158,9 @@ impl Maker {
 
     fn begin(&self, shown: usize, html: &mut String) -> fmt::Result {
         let daemon = self.registry.daemon();
-        let summary = self.registry.summary(self.reading);
+        let summary = self.registry.headline(self.counts.bad, self.reading);
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let (title, host) = (summary.split(';').next().unwrap_or_default(), Escaped(host));
+        let (title, host) = (summary.split([';', ',']).next().unwrap_or_default(), Escaped(host));
         let tone = self.tone(&daemon).class();
         html.push_str(&head());
         write!(
@@ -224,7 +224,7 @@ impl Maker {
         write!(
             html,
             "<div id=\"runners\"><div class=\"bar\"><p class=\"dim\">{count}</p><p class=\"dim key\" aria-hidden=\"true\">{}{}{}{}{}</p></div>\
-             <div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-labelledby=\"runners-heading\"><table><caption class=\"hidden\">{count}</caption><thead><tr>",
+             <div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-labelledby=\"runners-heading\"><table><caption class=\"hidden\">{count}</caption><thead><tr>",
             key("start", "obtained"),
             key("check", "verified"),
             key("now", "now"),
@@ -271,7 +271,7 @@ impl Maker {
         self.access_tokens(html)?;
         html.push_str(
             "<section aria-labelledby=\"events-heading\"><h2 id=\"events-heading\">Events</h2><div id=\"events\">\
-             <div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-labelledby=\"events-heading\"><table><caption class=\"hidden\">The last events, newest first</caption>\
+             <div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-labelledby=\"events-heading\"><table><caption class=\"hidden\">The last events, newest first</caption>\
              <thead><tr><th scope=\"col\">Time</th><th scope=\"col\">Event</th><th scope=\"col\">Runner</th><th scope=\"col\">What</th></tr></thead><tbody>\n",
         );
         let events = self.registry.events_after(0);
@@ -313,7 +313,7 @@ impl Maker {
         let tokens = self.registry.daemon().access_tokens;
         if !tokens.is_empty() {
             html.push_str(
-                "<section aria-labelledby=\"tokens-heading\"><h2 id=\"tokens-heading\">Access tokens</h2><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-labelledby=\"tokens-heading\"><table>\
+                "<section aria-labelledby=\"tokens-heading\"><h2 id=\"tokens-heading\">Access tokens</h2><div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-labelledby=\"tokens-heading\"><table>\
                  <thead><tr><th scope=\"col\">Server</th><th scope=\"col\">Name</th><th scope=\"col\">State</th><th scope=\"col\">Ends</th><th scope=\"col\">Next rotation</th></tr></thead><tbody>\n",
             );
             tokens.iter().try_for_each(|report| write_access_token(report, self.reading.wall, html))?;

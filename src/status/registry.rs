@@ -89,15 +89,15 @@ pub struct StatusRegistry {
 
 #[derive(Debug, Default)]
 pub(super) struct RegistryState {
-    phase: Phase,
-    file_work: FileWork,
+    pub(super) phase: Phase,
+    pub(super) file_work: FileWork,
     daemon: DaemonReport,
-    access_tokens: BTreeMap<ServerUrl, AccessTokenReport>,
+    pub(super) access_tokens: BTreeMap<ServerUrl, AccessTokenReport>,
     phase_subscribers: Vec<mpsc::UnboundedSender<Phase>>,
     /// The enrolled runners.
     expected: Vec<RunnerKey>,
     /// In the order of their first update.
-    runners: BTreeMap<u64, Box<KeptRunner>>,
+    pub(super) runners: BTreeMap<u64, Box<KeptRunner>>,
     /// The number of each runner there.
     numbers: BTreeMap<RunnerKey, u64>,
     /// The next number.
@@ -317,32 +317,6 @@ impl StatusRegistry {
         phases
     }
 
-    /// Describes the status at `reading` in one line.
-    #[must_use]
-    pub fn summary(&self, reading: Reading) -> String {
-        let state = self.state();
-        let missing = state.missing().count();
-        let count = state.runners.len() + missing;
-        let not_ready = state.runners.values().filter(|status| status.not_ready_because.is_some()).count() + missing;
-        let mut clauses = vec![match (state.phase, count) {
-            (Phase::Starting, 0) => "starting".to_owned(),
-            (phase, count) => format!("{}{}", phase.prefix(), ready_of(count - not_ready, count)),
-        }];
-        clauses.extend(state.file_work.trouble().map(str::to_owned));
-        clauses.extend(state.not_in_force());
-        let first = state.not_ready().next();
-        if let Some(NotReadyReason { name, why, .. }) = first {
-            let more = if not_ready > 1 { format!(" (and {} more)", not_ready - 1) } else { String::new() };
-            clauses.push(format!("{}: {why}{more}", name.as_deref().unwrap_or_default()));
-        }
-        clauses.extend(state.access_tokens.values().filter_map(|report| {
-            let why = report.last_error.as_ref().filter(|_| report.state.needs_person())?;
-            Some(format!("access token for {}: {why}", report.server))
-        }));
-        clauses.extend(state.next_rotation(reading));
-        clauses.join("; ")
-    }
-
     /// Wakes those that wait for [changes](Self::changes).
     pub(super) fn notify(&self) {
         self.changes.send_replace(());
@@ -356,7 +330,7 @@ impl StatusRegistry {
 
 impl RegistryState {
     /// Why files on the disk are not in force, in one line each.
-    fn not_in_force(&self) -> impl Iterator<Item = String> + use<> {
+    pub(super) fn not_in_force(&self) -> impl Iterator<Item = String> + use<> {
         let DaemonReport { settings_error, config_error, .. } = &self.daemon;
         let settings = settings_error.as_ref().map(|error| format!("{SETTINGS_NOT_IN_FORCE}: {}", first_of(error)));
         let config = config_error.as_ref().map(|error| format!("{CONFIG_NOT_IN_FORCE}: {}", first_of(error)));
@@ -364,7 +338,7 @@ impl RegistryState {
     }
 
     /// The runners that are not ready.
-    fn not_ready(&self) -> impl Iterator<Item = NotReadyReason> {
+    pub(super) fn not_ready(&self) -> impl Iterator<Item = NotReadyReason> {
         let known = self.runners.values().filter_map(|status| {
             let why = status.not_ready_because.clone()?;
             Some(NotReadyReason { name: Some(status.label().to_owned()), id: status.report.id, why })
@@ -377,17 +351,9 @@ impl RegistryState {
     }
 
     /// The expected runners without a status; none before the daemon serves.
-    fn missing(&self) -> impl Iterator<Item = &RunnerKey> {
+    pub(super) fn missing(&self) -> impl Iterator<Item = &RunnerKey> {
         let expected = if self.phase == Phase::Starting { [].iter() } else { self.expected.iter() };
         expected.filter(|key| !self.numbers.contains_key(*key))
-    }
-
-    /// The earliest rotation in the future.
-    fn next_rotation(&self, reading: Reading) -> Option<String> {
-        let planned = |status: &RunnerStatus| status.next_rotation_at.filter(|at| *at > status.time.now(reading));
-        let rotations = self.runners.values().filter_map(|status| Some((planned(status)?, status)));
-        let (at, status) = rotations.min_by_key(|(at, _)| *at)?;
-        Some(format!("next rotation at {} ({})", at.whole_seconds(), status.label()))
     }
 }
 
@@ -409,31 +375,11 @@ fn first_of(errors: &str) -> String {
 const MISSING: &str = "it is not served; if it was unregistered, a reload registers it again";
 
 impl FileWork {
-    fn trouble(&self) -> Option<&str> {
+    pub(super) fn trouble(&self) -> Option<&str> {
         match self {
             Self::Flows => None,
             Self::Slow(why) | Self::Stuck(why) => Some(why),
         }
-    }
-}
-
-impl Phase {
-    fn prefix(self) -> &'static str {
-        match self {
-            Self::Starting => "starting; ",
-            Self::Serving => "",
-            Self::Reloading => "reloading; ",
-            Self::Stopping => "stopping; ",
-        }
-    }
-}
-
-fn ready_of(ready: usize, count: usize) -> String {
-    match (ready, count) {
-        (_, 0) => "no runners to serve".to_owned(),
-        (1, 1) => "1 runner ready".to_owned(),
-        (ready, count) if ready == count => format!("{count} runners ready"),
-        (ready, count) => format!("{ready} of {count} runners ready"),
     }
 }
 
@@ -547,39 +493,6 @@ mod tests {
         assert_eq!(registry.readiness(), Readiness { ready: false, waiting_for: vec![expected] });
         registry.update(status("b", Some(2), StateName::Active));
         assert!(registry.readiness().ready);
-    }
-
-    #[test]
-    fn the_summary_counts_ready_runners_and_names_what_is_next() {
-        let registry = StatusRegistry::default();
-        assert_eq!(summary(&registry), "starting");
-        registry.enter(Phase::Serving);
-        assert_eq!(summary(&registry), "no runners to serve");
-        registry.update(status("a", Some(1), StateName::Active));
-        assert_eq!(summary(&registry), "1 runner ready; next rotation at 2027-01-01T00:38:00Z (a)");
-        let later = RunnerStatus { next_rotation_at: None, ..status("b", Some(2), StateName::Active) };
-        registry.update(later.clone());
-        assert_eq!(summary(&registry), "2 runners ready; next rotation at 2027-01-01T00:38:00Z (a)");
-        registry.remove(&key("a"));
-        let refused = RunnerStatus { not_ready_because: Some("the server refuses the token".to_owned()), ..later };
-        for name in ["b", "c"] {
-            registry.update(RunnerStatus { key: key(name), ..refused.clone() });
-        }
-        registry.update(status("d", None, StateName::Active));
-        let expected = "1 of 3 runners ready; b: the server refuses the token (and 1 more)";
-        assert_eq!(summary(&registry), expected);
-    }
-
-    #[test]
-    fn a_rotation_in_the_past_is_not_the_next_one() {
-        let registry = StatusRegistry::default();
-        registry.enter(Phase::Serving);
-        let late = RunnerStatus {
-            next_rotation_at: Some("2027-01-01T00:31:00Z".parse().unwrap()),
-            ..status("a", Some(1), StateName::Active)
-        };
-        registry.update(late);
-        assert_eq!(summary(&registry), "1 runner ready", "the server is a minute and a half ahead");
     }
 
     #[test]

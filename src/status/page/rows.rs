@@ -45,14 +45,14 @@ impl Row {
             spaced(state.as_str())
         )?;
         self.write_life(now, html)?;
-        html.push_str("</td><td>");
+        html.push_str("</td><td class=\"next\">");
         match &report.next {
             Some(next) if next.at <= now => write!(html, "{} now", spaced(next.step.as_str()))?,
             Some(next) => write!(html, "{} {}", spaced(next.step.as_str()), Beside { at: next.at, now })?,
             None => html.push_str("none"),
         }
         if let Some(next) = &report.next {
-            write!(html, " <small>({})</small>", spaced(next.why.as_str()))?;
+            write!(html, "<small>{}</small>", spaced(next.why.as_str()))?;
         }
         html.push_str("</td></tr>");
         if let Some(why) = report.error.as_ref().or(status.not_ready_because.as_ref()) {
@@ -131,7 +131,7 @@ pub(super) fn write_access_token(report: &AccessTokenReport, now: Timestamp, htm
     let (tone, name) = (tone.class(), report.name.as_deref().unwrap_or_default());
     write!(
         html,
-        "<tr><th scope=\"row\">{}<small>{}</small></th><td>{}</td><td><span class=\"state {tone}\">{}</span></td><td>",
+        "<tr><th scope=\"row\">{}<small>{}</small></th><td>{}</td><td><span class=\"state {tone}\">{}</span></td><td data-label=\"Ends\">",
         Escaped(report.server.as_str()),
         Escaped(&report.source),
         Escaped(name),
@@ -139,9 +139,10 @@ pub(super) fn write_access_token(report: &AccessTokenReport, now: Timestamp, htm
     )?;
     match report.expires_at {
         Some(at) => write!(html, "{}", Beside { at, now })?,
+        None if report.state == AccessTokenState::Active => html.push_str("never"),
         None => html.push_str("not known"),
     }
-    html.push_str("</td><td>");
+    html.push_str("</td><td data-label=\"Next rotation\">");
     match report.next_rotation_at {
         Some(at) if at > now => write!(html, "{}", Beside { at, now })?,
         Some(_) => html.push_str("due"),

@@ -46,7 +46,7 @@ fn the_facts_are_there_without_a_script() {
     let before_script = html.split("<script>").next().unwrap();
     for fact in [
         "<!DOCTYPE html>",
-        "1 of 2 runners ready; b: the server refuses the token; next rotation at 2027-01-01T00:38:00Z (a).",
+        "1 of 2 runners ready, 1 needs attention; next rotation at 2027-01-01T00:38:00Z (a).",
         "<small>id 2</small>",
         "gitlab.example.com:8443",
         "<span class=\"state bad\">rejected</span>",
@@ -55,7 +55,7 @@ fn the_facts_are_there_without_a_script() {
         "rotated <time",
         "expires <time datetime=\"2027-01-01T01:00:00Z\"",
         "verify <time",
-        "(interval)",
+        "<small>interval</small>",
         "2027-01-01 00:30:00 UTC",
     ] {
         assert!(before_script.contains(&fact.replace("&#39;", "'")), "{fact}: {before_script}");
