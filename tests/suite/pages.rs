@@ -113,7 +113,9 @@ fn run_blocks(sandbox: &PagesSandbox, page: &Page) -> usize {
                 agent_toml::assert_is_accepted(&place, text);
                 continue;
             }
-            ("json" | "ini" | "dockerfile" | "yaml" | "hcl" | "text", None) | ("text", Some("lines of the tour")) => continue,
+            ("json" | "ini" | "dockerfile" | "yaml" | "hcl" | "text", None) | ("text", Some("lines of the tour")) => {
+                continue;
+            }
             _ => panic!("{place}: a block of `{language}` marked {mark:?}: run it, or say why not"),
         }
         ran += 1;
