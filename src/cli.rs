@@ -26,6 +26,7 @@ mod list;
 mod manual;
 mod misdirected;
 mod names;
+mod open;
 mod outcome;
 mod plan;
 mod progress;
@@ -167,6 +168,7 @@ fn work(command: Command, context: &Context<'_>, runtime: &Runtime, signals: Sig
         Command::Relocate(arguments) => {
             one_shot(runtime, signals, reporter, |interrupt| relocate::relocate(context, arguments, interrupt))
         }
+        Command::Open(_) => runtime.block_on(until_signal(signals, open::open(context))),
         Command::Status(arguments) => runtime.block_on(status::status(context, &arguments, signals)),
         Command::Health(arguments) => Ok(runtime.block_on(health::health(context, &arguments))),
         Command::Version => Ok(version::version(reporter)),

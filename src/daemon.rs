@@ -12,6 +12,7 @@ mod announcements;
 mod assembly;
 mod config_change;
 mod disk_watch;
+mod events;
 mod file_watch;
 mod heartbeat;
 mod once;

@@ -31,8 +31,8 @@
 //! - [`store`]: config.toml, edited by splicing (`splice.rs`) and replaced atomically (`replace.rs`); the state directory
 //!   with records, journal and locks. One thread does all of their disk work.
 //! - [`sharing`]: the stores of runners that many machines share, etcd and Kubernetes, behind one trait.
-//! - [`status`]: the registry of runner states, the HTTP and socket server with its client, and the metrics
-//!   (`metrics.rs` and `counters.rs` name them).
+//! - [`status`]: the registry of runner states and events, the HTTP and socket server with its client, the page for
+//!   browsers, and the metrics (`metrics.rs` and `counters.rs` name them).
 //! - [`log`]: the log on stderr, or as native entries of systemd's journal.
 //! - [`systemd`]: notifications to the service manager, and questions to it about the machine.
 //! - [`model`]: the values that all rooms share: times, addresses, ids, credentials, the JSON shape and its names.
@@ -60,7 +60,7 @@
 //! | `systemd` | `files`, `model` |
 //! | `lifecycle` | `model`, `secret` |
 //! | `log` | `clock`, `model`, `secret` |
-//! | `status` | `clock`, `error_chain`, `files`, `host`, `model` |
+//! | `status` | `clock`, `error_chain`, `files`, `host`, `model`, `secret` |
 //! | `gitlab` | `files`, `model`, `secret` |
 //! | `store` | `files`, `host`, `model`, `secret` |
 //! | `sharing` | `files`, `gitlab`, `model`, `secret` |

@@ -6,10 +6,13 @@
 mod access;
 mod address;
 mod clocks;
+mod event;
 mod evidence;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod life;
 mod names;
+mod query;
 mod registered;
 mod report;
 mod rows;
@@ -28,11 +31,14 @@ use serde::{Deserialize, Serialize};
 pub use access::{AccessRecord, AccessTokenFacts, AccessTokenOwner, AccessTokenReport, AccessTokenState};
 pub use address::{AddressError, MAX_URL_BYTES, ServerUrl};
 pub use clocks::{Belief, Witness};
+pub use event::{Event, EventKind};
 pub use evidence::{
     Boot, Candidate, CandidateSource, Claim, Conclusion, Evidence, Finding, Held, Rejection, Rungs, Stamp,
 };
+pub use life::TokenLife;
 pub(crate) use names::named_enum;
 pub use names::{Action, RotationRule, StateName, Step, StopAction, Trouble, VerifyOutcome, Why};
+pub use query::{encode_query, query_parameters};
 pub use registered::RegisteredWith;
 pub use report::{DaemonReport, LastVerify, NextStep, PlannedRotation, Report, RunnerReport, SharingReport};
 pub use rows::PrettyRows;

@@ -7,6 +7,7 @@
 mod handover;
 mod mask;
 mod password;
+mod random;
 mod sealing;
 mod source;
 mod token_class;
@@ -24,6 +25,7 @@ use zeroize::Zeroizing;
 pub use handover::{Hidden, Launch, execute_again, has_copy, take as take_over};
 pub use mask::{masked, token_length, without_tokens};
 pub use password::Password;
+pub use random::{NoRandomness, RandomSecret};
 pub use sealing::{MIN_KEY_BYTES, SealingError, SealingKey};
 pub use source::{Source, SourceError, read_descriptor, read_stream};
 pub use token_class::{TokenClass, TokenPurpose, WrongTokenClass};

@@ -54,7 +54,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-pub use access::{AccessFile, AccessLock, AccessMark};
+pub use access::{AccessFile, AccessLock, AccessMark, AccessNote};
 pub use compose::NewEntry;
 pub use config_lock::Urgency;
 pub use edit::{Edit, Edited, EntrySelector};

@@ -35,6 +35,7 @@ fn state_text(state: AccessTokenState) -> &'static str {
         AccessTokenState::Expiring => "ends soon",
         AccessTokenState::NotRenewable => "cannot be rotated",
         AccessTokenState::Uncertain => "a rotation has no answer yet",
+        AccessTokenState::Unsaved => "rotated, and the new one is in memory alone",
         AccessTokenState::Refused => "refused",
         AccessTokenState::Lost => "lost",
         AccessTokenState::Unreadable => "cannot be read",

@@ -137,6 +137,8 @@ pub enum Command {
     Relocate(RelocateArguments),
     /// Show the status of the daemon's runners, or wait until all are ready
     Status(StatusArguments),
+    /// Print an address that opens the daemon's page in a browser
+    Open(OpenArguments),
     /// Check the daemon's health, for example as a container's HEALTHCHECK
     Health(HealthArguments),
     /// Manage the runners of a GitLab instance with an access token
@@ -238,9 +240,14 @@ pub struct ListArguments {
 /// Reads neither config.toml nor agent.toml. Exits with 0 if the daemon answers, whatever the state of its runners, and
 /// with 5 if no daemon answers. With --wait, exits with 0 once every enrollment is registered and the server has
 /// accepted every token, and with 1 after --timeout; it also waits for a daemon that does not answer yet, and says on
-/// stderr what it waits for. TOKEN is not the token, but its fingerprint: the first eight hex digits of its SHA-256.
+/// stderr what it waits for. With NAME, draws the life of the token as a line: obtained, the last verification (v), now,
+/// the planned rotation (R) and the expiry. TOKEN is not the token, but its fingerprint: the first eight hex digits of the
+/// token's SHA-256.
 #[derive(Args, Debug)]
 pub struct StatusArguments {
+    /// Show only runners of this name, and draw the lives of their tokens
+    #[arg(value_name = "NAME")]
+    pub name: Option<NameArgument>,
     /// Wait until the daemon is ready
     #[arg(long, value_enum, value_name = "FOR", conflicts_with = "watch")]
     pub wait: Option<Wait>,
@@ -256,6 +263,19 @@ pub struct StatusArguments {
     /// Maximum time to wait, such as 90s [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = parse_span, requires = "wait")]
     pub timeout: Option<Duration>,
+    /// The daemon's socket.
+    #[command(flatten)]
+    pub socket: SocketArgument,
+}
+
+/// Prints an address of the daemon that opens its page in a browser: every runner, the life of its token, and the last
+/// events.
+///
+/// The address can be opened once, within a minute, and the browser may see the page for twelve hours. A page that was
+/// opened before is closed. Only the user of the daemon and root can do that. The daemon has to listen for HTTP: `listen`
+/// in [http] of agent.toml, or --listen-address.
+#[derive(Args, Debug)]
+pub struct OpenArguments {
     /// The daemon's socket.
     #[command(flatten)]
     pub socket: SocketArgument,
@@ -698,6 +718,7 @@ impl Arguments {
             | Command::Check(CheckArguments { socket })
             | Command::Doctor(DoctorArguments { socket, .. })
             | Command::Relocate(RelocateArguments { socket, .. })
+            | Command::Open(OpenArguments { socket })
             | Command::Reload(ReloadArguments { socket, .. }) => Overrides { socket: socket.socket.clone(), ..files },
             Command::Register(_)
             | Command::Verify(_)
@@ -728,16 +749,17 @@ impl Arguments {
             Command::Rotate(rotate) => rotate.selection.secrets().chain(valid([&rotate.pat])).collect(),
             Command::Unregister(unregister) => unregister.selection.secrets().collect(),
             Command::Fleet(fleet) => fleet.secrets(),
+            Command::Status(status) => status.name.as_ref().and_then(NameArgument::token).into_iter().collect(),
             Command::Run(_)
             | Command::List(_)
             | Command::Plan(_)
             | Command::Check(_)
             | Command::Doctor(_)
             | Command::Reload(_)
+            | Command::Open(_)
             | Command::Relocate(_)
             | Command::AccessToken(_)
             | Command::Shared(_)
-            | Command::Status(_)
             | Command::Health(_)
             | Command::Init(_)
             | Command::Version

@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, Args, Command, CommandFactory as _, FromArgMatches as
 
 use super::arguments::{
     AccessTokenArguments, Arguments, CheckArguments, CompletionsArguments, DoctorArguments, FleetArguments,
-    HealthArguments, InitArguments, ListArguments, PlanArguments, RegisterArguments, ReloadArguments,
+    HealthArguments, InitArguments, ListArguments, OpenArguments, PlanArguments, RegisterArguments, ReloadArguments,
     RelocateArguments, RotateArguments, RunArguments, SharedArguments, StatusArguments, UnregisterArguments,
     VerifyArguments,
 };
@@ -60,6 +60,7 @@ fn description(name: &str) -> Option<StyledStr> {
         "doctor" => of::<DoctorArguments>(),
         "init" => of::<InitArguments>(),
         "reload" => of::<ReloadArguments>(),
+        "open" => of::<OpenArguments>(),
         "relocate" => of::<RelocateArguments>(),
         "status" => of::<StatusArguments>(),
         "health" => of::<HealthArguments>(),

@@ -7,7 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use super::Error;
 
 /// The commands that have commands of their own.
-const GROUPS: [&str; 2] = ["fleet", "shared"];
+const GROUPS: [&str; 3] = ["access-token", "fleet", "shared"];
 
 /// The global options, which take a value in the next word.
 const GLOBAL_OPTIONS: [&str; 9] =
@@ -81,6 +81,15 @@ mod tests {
             short.into_iter().chain(option.get_long().map(|long| format!("--{long}")))
         });
         assert_eq!(words.collect::<Vec<_>>(), GLOBAL_OPTIONS);
+    }
+
+    #[test]
+    fn every_command_with_commands_of_its_own_is_known() {
+        let command = Arguments::command();
+        let groups = command.get_subcommands().filter(|command| command.has_subcommands());
+        let mut names: Vec<_> = groups.map(clap::Command::get_name).collect();
+        names.sort_unstable();
+        assert_eq!(names, GROUPS);
     }
 
     #[test]

@@ -252,7 +252,7 @@ impl std::fmt::Display for RunnerSelector {
 }
 
 /// A token where a name belongs; it is not repeated.
-fn misplaced_token(class: TokenClass) -> Error {
+pub(super) fn misplaced_token(class: TokenClass) -> Error {
     Error::Usage(format!(
         "this is {class}, not a name: select by token with --token-file, or by name; anyone who could see the command line has read it"
     ))

@@ -1,5 +1,6 @@
 //! `status`: shows the status of the daemon's runners, or waits until they are ready.
 
+mod life;
 mod wait;
 mod watch;
 
@@ -11,10 +12,13 @@ use super::arguments::{StatusArguments, Wait};
 use super::context::Context;
 use super::list::table_with_next;
 use super::row_filter::RowFilter;
+use super::selection::misplaced_token;
 use super::short::{is_coloured, short_table};
 use super::table::Screen;
 use super::text::{label, printable};
 use super::{Error, Exit};
+use life::life_text;
+
 use crate::clock::Skew;
 use crate::model::{DaemonReport, Report, RunnerReport, Timestamp, format_span};
 use crate::settings;
@@ -31,7 +35,9 @@ pub(super) async fn status(
     mut signals: Signals,
 ) -> Result<Exit, Error> {
     let daemon = settings::paths(&context.overrides, &context.environment).status_client();
-    let view = View { filter: arguments.filter.clone(), is_short: arguments.short };
+    let name = arguments.name.as_ref().map(|name| name.name().map_err(misplaced_token)).transpose()?;
+    let name = name.map(str::to_owned);
+    let view = View { name, filter: arguments.filter.clone(), is_short: arguments.short };
     if arguments.watch {
         return watch::watch(context, &daemon, &view, signals).await;
     }
@@ -86,7 +92,7 @@ async fn fetch(context: &Context<'_>, daemon: &StatusClient, view: &View) -> Res
     let (mut report, _) = report(daemon).await?;
     let now = context.now();
     let runners = report.runners.into_iter().map(|runner| runner.as_of(now));
-    report.runners = runners.filter(|runner| view.filter.matches(runner, now)).collect();
+    report.runners = runners.filter(|runner| view.matches(runner, now)).collect();
     Ok(report)
 }
 
@@ -125,14 +131,36 @@ fn access_tokens(daemon: Option<&DaemonReport>, now: Timestamp) -> impl Iterator
 
 /// How the runners are shown.
 struct View {
+    /// The only name that is shown; the lives of tokens are drawn then.
+    name: Option<String>,
     filter: RowFilter,
     is_short: bool,
 }
 
 impl View {
+    fn matches(&self, runner: &RunnerReport, now: Timestamp) -> bool {
+        let is_named = self.name.as_ref().is_none_or(|name| runner.name.as_ref() == Some(name));
+        is_named && self.filter.matches(runner, now)
+    }
+
+    /// The lives of the tokens, if runners are named.
+    fn lives<'a>(
+        &self,
+        context: &'a Context<'_>,
+        runners: &'a [RunnerReport],
+        now: Timestamp,
+    ) -> impl Iterator<Item = String> + use<'a> {
+        let runners = if self.name.is_some() { runners } else { &[] };
+        runners.iter().map(move |runner| life_text(context, runner, now))
+    }
+
     fn show(&self, context: &Context<'_>, report: &Report) {
         let (runners, now) = (&report.runners, context.now());
-        let none = if self.filter.is_empty() { "the daemon serves no runners\n" } else { "no runner matches\n" };
+        let none = if self.filter.is_empty() && self.name.is_none() {
+            "the daemon serves no runners\n"
+        } else {
+            "no runner matches\n"
+        };
         let table = || -> Vec<String> {
             if runners.is_empty() {
                 vec![none.to_owned()]
@@ -144,7 +172,8 @@ impl View {
             }
         };
         let daemon = report.daemon.as_ref();
-        let after = || sentences(runners).chain(access_tokens(daemon, now)).chain(not_in_force(daemon));
+        let lives = || self.lives(context, runners, now);
+        let after = || lives().chain(sentences(runners)).chain(access_tokens(daemon, now)).chain(not_in_force(daemon));
         context.reporter.status(report, || table().into_iter().chain(after()));
     }
 }

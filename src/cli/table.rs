@@ -120,22 +120,23 @@ impl Table {
             let can_be_cut = self.screen.width.is_some() && self.headings[column].1;
             let text = if can_be_cut { cut(&cell.text, *width) } else { cell.text.clone() };
             let padding = if column == last { 0 } else { width.saturating_sub(text.width()) + GAP };
-            line.push_str(&self.painted(&text, cell.tone));
+            line.push_str(&painted(&text, cell.tone.filter(|_| self.screen.is_coloured)));
             line.push_str(&" ".repeat(padding));
         }
         line + "\n"
     }
+}
 
-    fn painted(&self, text: &str, tone: Option<Tone>) -> String {
-        let code = match tone.filter(|_| self.screen.is_coloured) {
-            None => return text.to_owned(),
-            Some(Tone::Good) => "32",
-            Some(Tone::Doubtful) => "33",
-            Some(Tone::Bad) => "31",
-            Some(Tone::Quiet) => "2",
-        };
-        format!("\u{1b}[{code}m{text}\u{1b}[0m")
-    }
+/// A text in the colour of a tone.
+pub(super) fn painted(text: &str, tone: Option<Tone>) -> String {
+    let code = match tone {
+        None => return text.to_owned(),
+        Some(Tone::Good) => "32",
+        Some(Tone::Doubtful) => "33",
+        Some(Tone::Bad) => "31",
+        Some(Tone::Quiet) => "2",
+    };
+    format!("\u{1b}[{code}m{text}\u{1b}[0m")
 }
 
 /// Shortens a text that is too wide, with an ellipsis.

@@ -149,20 +149,19 @@ where
         LocalSet::new().run_until(keeping).await
     }
 
-    /// Keeps the token of one server until the settings have none.
+    /// Keeps the token of one server until the settings have none, and a new one that is in memory alone is stored.
     async fn keep_one(&self, url: &ServerUrl, mut settings: watch::Receiver<InForce>) {
         let mut time = ServerTime::from_local(self.clock.read());
-        let mut log = AccessLog::new(url.clone());
+        let mut log = AccessLog::new(url.clone(), self.registry.clone());
         let mut present: Option<AccessKeeper<S, D>> = None;
         loop {
             let in_force = settings.borrow_and_update().clone();
-            let Some((config, access)) = in_force.config.clone().zip(in_force.access_to(url)) else {
-                return self.registry.forget_access_token(url);
-            };
-            let keeper = match present.take() {
+            let Some(config) = in_force.config.clone() else { return };
+            let keeper = match (present.take(), in_force.access_to(url)) {
                 // A new token that is in memory alone is stored first.
-                Some(keeper) if *keeper.access() == access || keeper.has_unsaved() => keeper,
-                Some(_) | None => self.keeper(access),
+                (Some(keeper), access) if keeper.has_unsaved() || access.as_ref() == Some(keeper.access()) => keeper,
+                (_, Some(access)) => self.keeper(access),
+                (_, None) => return self.registry.forget_access_token(url),
             };
             if keeper.access().keeping.rotate {
                 self.counters.expect_access_rotations(url);
@@ -175,6 +174,10 @@ where
             let report = config.access_report(keeper.access(), &pass);
             log.note(&pass, &report);
             self.registry.report_access_token(report);
+            if !keeper.has_unsaved() && in_force.access_to(url).as_ref() != Some(keeper.access()) {
+                // The settings were waiting for it.
+                continue;
+            }
             let due_at = time.now(self.clock.read()).plus(pass.wait.max(PAUSE));
             // One that a person puts there during the pass is news.
             let token = if is_rotated { known_token } else { before };
@@ -188,9 +191,16 @@ where
     pub(super) async fn pass_once(&self, config: &Config) {
         for server in &config.servers {
             let (keeper, mut time) = (self.keeper(server.clone()), ServerTime::from_local(self.clock.read()));
-            let pass = self.pass(&keeper, &mut time).await;
-            let report = config.access_report(server, &pass);
-            AccessLog::new(server.url.clone()).note(&pass, &report);
+            let mut log = AccessLog::new(server.url.clone(), self.registry.clone());
+            loop {
+                let pass = self.pass(&keeper, &mut time).await;
+                log.note(&pass, &config.access_report(server, &pass));
+                // The only copy of a new token.
+                if !keeper.has_unsaved() {
+                    break;
+                }
+                sleep(PAUSE).await;
+            }
         }
     }
 

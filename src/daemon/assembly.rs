@@ -25,7 +25,9 @@ use crate::ops::{self, RegistrationSource, ServerAccess, SoleCopies, StoredAcces
 use crate::settings::{self, Environment, Overrides, Settings};
 use crate::sharing;
 use crate::signals::{Signal, Signals, has_end_arrived};
-use crate::status::{Counters, Phase, Sources, StatusRegistry, StatusServer, StatusServerConfig, StatusServerError};
+use crate::status::{
+    Counters, PageAccess, Phase, Sources, StatusRegistry, StatusServer, StatusServerConfig, StatusServerError,
+};
 use crate::store::{self, InstanceLock, Record, Store};
 use crate::systemd;
 
@@ -172,7 +174,13 @@ impl Assembly {
             let heartbeat = heartbeat.clone();
             move || heartbeat.is_alive()
         });
-        let sources = Sources { instance_id, registry: registry.clone(), counters: parts.counters.clone(), is_alive };
+        let sources = Sources {
+            instance_id,
+            registry: registry.clone(),
+            counters: parts.counters.clone(),
+            is_alive,
+            access: PageAccess::default(),
+        };
         let phases = registry.phases();
         let sole_copies = parts.engine.ops.sole_copies().clone();
         let (access_tokens, in_force) = (access_tokens(&parts, client, &store), parts.feed.subscribe());

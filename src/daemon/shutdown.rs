@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::announcements::log_unregistrations;
+use super::events::RunnerEvents;
 use super::roster::Ended;
 use super::supervisor::Supervisor;
 use super::worker::DrainMode;
@@ -19,6 +20,7 @@ use crate::lifecycle::Goal;
 use crate::limits::operations_at_once;
 use crate::model::RunnerId;
 use crate::ops::{Disk, Runner, Server, SoleCopies, Unregistration};
+use crate::status::StatusRegistry;
 
 /// One part in so many of the grace time is for what remains to be done then: thousands of runners take their time.
 const END_OF_PROCESS: u32 = 32;
@@ -124,7 +126,9 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                 }
             };
             let Ok(ended) = timeout_at(deadline, ended).await else {
-                tracing::error!("no answer came in time: the next start finds out what became of the tokens");
+                tracing::error!(
+                    "ending without an answer, or with a new token that cannot be stored: the next start finds out what became of it"
+                );
                 return ShutdownOutcome::Unfinished;
             };
             let Some(ended) = ended else { break };
@@ -152,7 +156,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             while unregistrations.len() < operations_at_once()
                 && let Some(driver) = waiting.pop_front()
             {
-                unregistrations.spawn_local(unregister(*driver, deadline));
+                unregistrations.spawn_local(unregister(*driver, deadline, self.shared.registry.clone()));
             }
             if self.roster.is_empty() && unregistrations.is_empty() {
                 break;
@@ -207,7 +211,11 @@ async fn another_stop(notices: &mut Notices) {
 
 /// Unregisters a runner; returns whether that is done. A runner whose request is cut short stays registered, and the
 /// journal lets the next start finish.
-async fn unregister<S: Server, D: Disk, C: Clock>(mut driver: Driver<S, D, C>, deadline: Instant) -> bool {
+async fn unregister<S: Server, D: Disk, C: Clock>(
+    mut driver: Driver<S, D, C>,
+    deadline: Instant,
+    registry: StatusRegistry,
+) -> bool {
     let (mut taken, mut last) = (Vec::new(), None);
     while let Some(plan) = driver.plan_towards(Goal::Unregistered, &taken) {
         let at = Instant::now() + plan.at.since(driver.now());
@@ -233,6 +241,9 @@ async fn unregister<S: Server, D: Disk, C: Clock>(mut driver: Driver<S, D, C>, d
             "its token has expired, so it could not be unregistered and may remain in GitLab: delete it there"
         ),
         None => {}
+    }
+    if matches!(report.unregistration, Some(Unregistration::Deleted | Unregistration::AlreadyGone)) {
+        RunnerEvents { registry: &registry, runner: &driver.runner, now: driver.now() }.record_unregistration();
     }
     let is_done = report.unregistration.is_some();
     if !is_done && report.failure.is_none() {

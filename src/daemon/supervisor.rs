@@ -15,6 +15,7 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::config_change::ConfigChange;
+use super::events::RunnerEvents;
 use super::roster::{Ended, Roster};
 use super::settings_reader::{Cause, SettingsReader};
 use super::shutdown::{ShutdownOutcome, StopMode};
@@ -351,9 +352,15 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     fn dismiss(&mut self, driver: &Driver<S, D, C>) {
         let key = &driver.runner.record.key;
         self.shared.registry.remove(key);
+        self.events_of(driver).record_dismissal();
         if driver.enrollment.is_some() && driver.runner.is_unregistered() {
             self.unregistered_elsewhere.insert(key.clone());
         }
+    }
+
+    /// Where the events of a driver's runner are recorded.
+    fn events_of<'a>(&'a self, driver: &'a Driver<S, D, C>) -> RunnerEvents<'a> {
+        RunnerEvents { registry: &self.shared.registry, runner: &driver.runner, now: driver.now() }
     }
 
     /// A worker has panicked, which has been logged. Its runner is served again after a while, from what is on disk.

@@ -1,5 +1,6 @@
 //! The daemon against a GitLab and a disk in memory, on a paused clock.
 
+mod events;
 mod sharing;
 
 use std::cell::RefCell;

@@ -11,8 +11,9 @@ use std::rc::Rc;
 use tokio::time::Instant;
 
 use super::Shared;
+use super::events::RunnerEvents;
 use super::store_watch::StoreReport;
-use super::transition_log::log_transition;
+use super::transition_log::{log_transition, sentence};
 use crate::clock::Clock;
 use crate::engine::{Asker, AtStop, Config, Driver, ManagedRunner, StepFailure, StepReport, at_stop};
 use crate::error_chain::chain;
@@ -109,6 +110,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         let (acceptance, ongoing_failure) = (Acceptance::default(), None);
         let worker = Self { shared, key, driver, secrets, acceptance, ongoing_failure, missed: None, is_to_be_revived };
         worker.log_transition(before);
+        worker.record_transition(before);
         worker
     }
 
@@ -251,6 +253,10 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         self.log_revival(report);
         self.track_failure(report);
         self.log_transition(before);
+        // A step that has led to a new token says so itself.
+        if !self.events().record_step(report) || self.driver.state().name() != StateName::Active {
+            self.record_transition(before);
+        }
     }
 
     /// Applies an outcome that no step produced.
@@ -259,6 +265,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         self.acceptance = self.acceptance.after(&outcome);
         self.driver.enter(outcome);
         self.log_transition(before);
+        self.record_transition(before);
     }
 
     fn log_transition(&self, before: StateName) {
@@ -266,6 +273,22 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             let Driver { runner, enrollment, .. } = &self.driver;
             log_transition(runner, enrollment.as_deref(), before, self.driver.state(), self.driver.now());
         }
+    }
+
+    /// Records that a state was entered, if it is another one than before.
+    fn record_transition(&self, before: StateName) {
+        let driver = &self.driver;
+        if driver.state().name() != before {
+            let (record, enrollment) = (&driver.runner.record, driver.enrollment.as_deref());
+            let problem = sentence(record, driver.state(), enrollment, driver.now());
+            self.events().record_transition(before, driver.state(), problem.as_deref());
+        }
+    }
+
+    /// Where the events of its runner are recorded.
+    fn events(&self) -> RunnerEvents<'_> {
+        let Driver { runner, .. } = &self.driver;
+        RunnerEvents { registry: &self.shared.registry, runner, now: self.driver.now() }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::lifecycle::access as rules;
 use crate::model::{AccessTokenReport, AccessTokenState, Timestamp, format_span};
 use crate::ops::{AccessError, AccessPass, ServerAccess};
 use crate::secret::Token;
+use crate::store;
 
 impl Config {
     /// The report about a server's access token after a pass.
@@ -22,12 +23,16 @@ impl Config {
 /// The report about an access token after a pass, which lacks these scopes.
 #[must_use]
 pub fn access_report(server: &ServerAccess, pass: &AccessPass, missing: &[NeededScope]) -> AccessTokenReport {
-    let AccessPass { record, is_pending, error, obstacle, now, .. } = pass;
+    let AccessPass { record, is_pending, error, is_unsaved, obstacle, now, .. } = pass;
     let facts = record.facts.as_ref();
     let state = match error {
-        Some(AccessError::Source(_)) => AccessTokenState::Unreadable,
+        _ if *is_unsaved => AccessTokenState::Unsaved,
+        Some(AccessError::Disk(store::Error::FileLocked { .. })) => rules::state(record, *is_pending, *now),
+        Some(AccessError::Source(_) | AccessError::Disk(_)) => AccessTokenState::Unreadable,
         _ => match rules::state(record, *is_pending, *now) {
-            AccessTokenState::Active | AccessTokenState::Expiring if is_obstructed(server, *obstacle) => {
+            AccessTokenState::Active | AccessTokenState::Expiring
+                if is_obstructed(server, *obstacle) || rules::declined(record, &server.keeping, *now).is_some() =>
+            {
                 AccessTokenState::NotRenewable
             }
             state => state,
@@ -63,8 +68,14 @@ fn is_obstructed(server: &ServerAccess, obstacle: Option<AccessObstacle>) -> boo
 fn problem(server: &ServerAccess, pass: &AccessPass, missing: &[NeededScope]) -> Option<String> {
     let AccessPass { record, error, obstacle, now, .. } = pass;
     let expired_at = record.facts.as_ref().and_then(|facts| facts.expires_at).filter(|at| at <= now);
+    if pass.is_unsaved {
+        let why = error.as_ref().map(in_words).unwrap_or_default();
+        return Some(format!(
+            "it was rotated, and the new one is in memory alone: do not end the agent before it is stored: {why}"
+        ));
+    }
     if let Some(error) = error {
-        let (text, place) = (chain(error), server.access_token.origin());
+        let place = server.access_token.origin();
         return Some(match (error.is_refusal(), expired_at) {
             (true, Some(at)) => {
                 format!("it has expired on {}: make a new one in GitLab and put it into {place}", at.date())
@@ -72,10 +83,10 @@ fn problem(server: &ServerAccess, pass: &AccessPass, missing: &[NeededScope]) ->
             (true, None) => format!(
                 "the server refuses it, because it has expired, was revoked, or is not one of this server's: put a valid access token into {place}"
             ),
-            (false, _) => error.hint().map_or(text.clone(), |hint| format!("{text}: {hint}")),
+            (false, _) => in_words(error),
         });
     }
-    if let Some(declined) = &record.declined {
+    if let Some(declined) = rules::declined(record, &server.keeping, *now) {
         return Some(format!("GitLab does not rotate it: {declined}"));
     }
     if let Some(obstacle) = obstacle.filter(|obstacle| is_obstructed(server, Some(*obstacle))) {
@@ -86,6 +97,10 @@ fn problem(server: &ServerAccess, pass: &AccessPass, missing: &[NeededScope]) ->
         return Some(format!("it lacks the scope {}: {}", names.join(", "), first.consequence()));
     }
     ending(server, pass)
+}
+
+fn in_words(error: &AccessError) -> String {
+    error.hint().map_or_else(|| chain(error).to_string(), |hint| format!("{}: {hint}", chain(error)))
 }
 
 /// That a token ends soon which nothing rotates.

@@ -12,8 +12,12 @@ use crate::secret::{Digest, Token};
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// The interval between two questions about an accepted token.
+/// The longest interval between two questions about an accepted token.
 pub const ASK_INTERVAL: Duration = DAY;
+
+/// How much shorter an interval is at most: a regular use from elsewhere would otherwise always be equally old, like one of
+/// another clock.
+const ASK_SPREAD: Duration = Duration::from_secs(3600);
 
 /// How long after a rotation without an answer an acceptance of the old token may come from a replica that does not know of
 /// the rotation.
@@ -43,8 +47,18 @@ const MAX_SPENT: usize = 64;
 /// How far the estimate of server time may be off, in which own uses are known.
 const USE_SLACK: Duration = MINUTE;
 
-/// How exact the times of an answer are.
-const DATE_SLACK: Duration = Duration::from_secs(2);
+/// How old the last use is at least that is not the question itself: the `Date` of an answer and the times in it come from
+/// different clocks.
+const AGE_SLACK: Duration = Duration::from_secs(10);
+
+/// How much two ages of a last use differ at least that do not come from two clocks which disagree all the time.
+const AGE_DIFFERENCE: Duration = Duration::from_secs(5);
+
+/// How far ahead of the present a time may lie that was remembered. One further ahead comes from a clock that was wrong.
+const AHEAD: Duration = MINUTE;
+
+/// The pause between two attempts to store a new token that is in memory alone.
+pub const STORE_PAUSE: Duration = Duration::from_secs(10);
 
 /// How the access token of a server is kept (`[[server]] access_token`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -161,10 +175,10 @@ pub fn obstacle(record: &AccessRecord, keeping: &AccessKeeping) -> Option<Access
     is_used.then_some(AccessObstacle::UsedElsewhere)
 }
 
-/// When the token is asked about next, after an acceptance.
+/// When the token is asked about next, after an acceptance. `drawn` are random bits.
 #[must_use]
-pub fn next_at(record: &AccessRecord, keeping: &AccessKeeping, now: Timestamp) -> Timestamp {
-    let daily = now.plus(ASK_INTERVAL);
+pub fn next_at(record: &AccessRecord, keeping: &AccessKeeping, now: Timestamp, drawn: u32) -> Timestamp {
+    let daily = now.plus(ASK_INTERVAL).minus(Fraction::from_bits(drawn).of(ASK_SPREAD));
     let due_at = rotation_at(record);
     match due_at.filter(|_| obstacle(record, keeping).is_none()) {
         // A rotation that is due and was not made is tried again daily, or once a person asks.
@@ -202,18 +216,47 @@ pub fn warning(facts: &AccessTokenFacts, now: Timestamp) -> Option<AccessWarning
     }
 }
 
-/// What an answer about the token of a rotation means whose answer was not received. Both times are the server's.
+/// A time that was remembered, unless it lies ahead of the present: then the clock that it comes from was wrong.
+fn past(at: Timestamp, now: Timestamp) -> Option<Timestamp> {
+    (at <= now.plus(AHEAD)).then_some(at)
+}
+
+/// From when on rotations with one token, of which no answer is known, are waited for: server time at which the last one was
+/// sent. If a time lies ahead, that of the first look at it takes its place. `None` without one.
+pub fn settles_from(record: &mut AccessRecord, sent_at: &[Timestamp], now: Timestamp) -> Option<Timestamp> {
+    let ahead = sent_at.iter().copied().filter(|at| past(*at, now).is_none()).max();
+    let looked_at = ahead.map(|ahead| {
+        let known = record.settles_from.filter(|(of, _)| *of == ahead).and_then(|(_, at)| past(at, now));
+        let since = known.unwrap_or(now);
+        record.settles_from = Some((ahead, since));
+        since
+    });
+    sent_at.iter().filter_map(|at| past(*at, now)).chain(looked_at).max()
+}
+
+/// How much longer an acceptance of the token of a rotation may come from a replica that does not know of the rotation;
+/// `None` if it cannot any more. `from` is as of [`settles_from`].
 #[must_use]
-pub fn settled(record: &AccessRecord, sent_at: Timestamp, now: Timestamp, is_accepted: bool) -> Settled {
-    let (since, needed) = match (is_accepted, record.refused_at) {
-        (true, _) => (now.since(sent_at), SETTLE_AFTER),
-        (false, Some(refused_at)) => (now.since(refused_at), CONFIRM_AFTER),
-        (false, None) => (Duration::ZERO, CONFIRM_AFTER),
-    };
-    match (needed.checked_sub(since).filter(|left| !left.is_zero()), is_accepted) {
-        (Some(left), _) => Settled::Undecided(left),
-        (None, true) => Settled::NotExecuted,
-        (None, false) => Settled::Lost,
+pub fn settling(from: Timestamp, now: Timestamp) -> Option<Duration> {
+    SETTLE_AFTER.checked_sub(now.since(from)).filter(|left| !left.is_zero())
+}
+
+/// Whether the token was rotated so recently that a replica may not know the new one yet.
+#[must_use]
+pub fn is_new(record: &AccessRecord, now: Timestamp) -> bool {
+    record.rotated_at.and_then(|at| past(at, now)).is_some_and(|at| settling(at, now).is_some())
+}
+
+/// What an answer about the token of a rotation means whose answer was not received. `from` is as of [`settles_from`].
+#[must_use]
+pub fn settled(record: &AccessRecord, from: Timestamp, now: Timestamp, is_accepted: bool) -> Settled {
+    if is_accepted {
+        return settling(from, now).map_or(Settled::NotExecuted, Settled::Undecided);
+    }
+    let since = record.refused_at.and_then(|at| past(at, now)).map(|at| now.since(at)).unwrap_or_default();
+    match CONFIRM_AFTER.checked_sub(since).filter(|left| !left.is_zero()) {
+        Some(left) => Settled::Undecided(left),
+        None => Settled::Lost,
     }
 }
 
@@ -232,22 +275,41 @@ pub fn state(record: &AccessRecord, is_pending: bool, now: Timestamp) -> AccessT
         _ if record.lost_at.is_some() => AccessTokenState::Lost,
         _ if is_pending => AccessTokenState::Uncertain,
         _ if record.refused_at.is_some() || !facts.active => AccessTokenState::Refused,
-        _ if record.declined.is_some() => AccessTokenState::NotRenewable,
         _ if warning(facts, now).is_some() => AccessTokenState::Expiring,
         _ => AccessTokenState::Active,
     }
 }
 
+/// Why the server refuses a rotation that the settings ask for and that is due.
+#[must_use]
+pub fn declined<'r>(record: &'r AccessRecord, keeping: &AccessKeeping, now: Timestamp) -> Option<&'r str> {
+    let is_due = rotation_at(record).is_some_and(|due_at| due_at <= now);
+    record.declined.as_deref().filter(|_| keeping.rotate && is_due)
+}
+
 /// The server accepts the token, and its answer took this long. `drawn` are random bits.
 ///
 /// The question itself is a use. GitLab notes one only if the last one was noted a while ago: a minute, ten minutes or a
-/// day, depending on the release. So a use from elsewhere shows if it came at most that long before the question.
+/// day, depending on the release. So a use from elsewhere shows if it came at most that long before the question: the last
+/// use is older then than the question. If it is always older by the same time, the clocks of the server disagree.
 pub fn accepted(record: &mut AccessRecord, facts: AccessTokenFacts, now: Timestamp, took: Duration, drawn: u32) {
-    let own_use = record.asked_at.max(record.last_use);
-    if let (Some(used_at), Some(own_use)) = (facts.last_used_at, own_use) {
-        let is_elsewhere = used_at > own_use.plus(USE_SLACK) && used_at < now.minus(took).minus(DATE_SLACK);
+    let own_use = record.asked_at.max(record.last_use).and_then(|at| past(at, now));
+    let age = facts.last_used_at.map(|used_at| now.minus(took).since(used_at));
+    if let (Some(used_at), Some(age), Some(own_use)) = (facts.last_used_at, age, own_use) {
+        let differs = record.use_age.is_some_and(|former| former.abs_diff(age) > AGE_DIFFERENCE);
+        let is_elsewhere = used_at > own_use.plus(USE_SLACK) && age > AGE_SLACK && differs;
         record.uses_elsewhere += u32::from(is_elsewhere);
     }
+    record.use_age = age.or(record.use_age);
+    note_acceptance(record, facts, now, drawn);
+}
+
+/// The server accepts a token that was just made: its only use is the question.
+pub fn accepted_new(record: &mut AccessRecord, facts: AccessTokenFacts, now: Timestamp, drawn: u32) {
+    note_acceptance(record, facts, now, drawn);
+}
+
+fn note_acceptance(record: &mut AccessRecord, facts: AccessTokenFacts, now: Timestamp, drawn: u32) {
     record.spread.get_or_insert(drawn);
     record.facts = Some(facts);
     record.asked_at = Some(now);
@@ -255,9 +317,23 @@ pub fn accepted(record: &mut AccessRecord, facts: AccessTokenFacts, now: Timesta
     record.is_unsupported = false;
 }
 
+/// Processes of this agent have used the token at this server time.
+pub fn used(record: &mut AccessRecord, at: Option<Timestamp>, now: Timestamp) {
+    let known = [record.last_use, at].into_iter().flatten().filter_map(|at| past(at, now)).max();
+    record.last_use = known;
+}
+
 /// The server refuses the token.
 pub fn refused(record: &mut AccessRecord, now: Timestamp) {
-    record.refused_at = record.refused_at.or(Some(now));
+    record.refused_at = record.refused_at.and_then(|at| past(at, now)).or(Some(now));
+}
+
+/// The rotation with the present token whose answer was lost was not executed: another one may be sent with it.
+pub fn not_executed(record: &mut AccessRecord) {
+    record.lost_at = None;
+    record.settles_from = None;
+    let token = record.token.as_ref().map(Token::digest);
+    record.spent.retain(|spent| Some(*spent) != token);
 }
 
 /// No rotation is sent any more with the present token, whose successor may be lost.
@@ -372,6 +448,38 @@ mod tests {
     }
 
     #[test]
+    fn a_time_of_a_clock_that_was_ahead_holds_up_nothing() {
+        let mut record = record(facts("2026-01-01T00:00:00Z", "2026-04-01"));
+        let (ahead, now) = (at("2027-03-02T00:00:00Z"), at("2026-03-02T00:00:00Z"));
+        let after = |seconds| now.plus(Duration::from_secs(seconds));
+        let from = settles_from(&mut record, &[ahead], now).unwrap();
+        assert_eq!((from, settles_from(&mut record, &[ahead], after(600))), (now, Some(now)));
+        // One that was sent since counts, too.
+        assert_eq!(settles_from(&mut record, &[ahead, after(500)], after(600)), Some(after(500)));
+        assert_eq!(settled(&record, from, after(600), true), Settled::NotExecuted);
+        // The remembered time may come from that clock, too.
+        assert_eq!(settles_from(&mut record, &[ahead], now.minus(DAY)), Some(now.minus(DAY)));
+        refused(&mut record, ahead);
+        assert_eq!(settled(&record, from, now, false), Settled::Undecided(CONFIRM_AFTER));
+        refused(&mut record, now);
+        assert_eq!(record.refused_at, Some(now));
+        record.rotated_at = Some(ahead);
+        assert!(!is_new(&record, now));
+        used(&mut record, Some(ahead), now);
+        assert_eq!(record.last_use, None);
+    }
+
+    #[test]
+    fn a_refused_rotation_is_reported_while_it_is_due_and_asked_for() {
+        let mut record = record(facts("2026-01-01T00:00:00Z", "2026-04-01"));
+        record.declined = Some("400".to_owned());
+        let declined = |keeping: &AccessKeeping, now| declined(&record, keeping, at(now));
+        assert_eq!(declined(&rotating(), "2026-03-02T00:00:00Z"), Some("400"));
+        assert_eq!(declined(&rotating(), "2026-02-02T00:00:00Z"), None);
+        assert_eq!(declined(&AccessKeeping::default(), "2026-03-02T00:00:00Z"), None);
+    }
+
+    #[test]
     fn a_lost_answer_is_settled_by_a_late_acceptance_or_by_two_refusals() {
         let mut record = record(facts("2026-01-01T00:00:00Z", "2026-04-01"));
         let sent_at = at("2026-03-02T00:00:00Z");
@@ -385,6 +493,8 @@ mod tests {
         lost(&mut record, after(960));
         assert_eq!(obstacle(&record, &rotating()), Some(AccessObstacle::Spent));
         assert_eq!(state(&record, false, after(960)), AccessTokenState::Lost);
+        not_executed(&mut record);
+        assert_eq!((obstacle(&record, &rotating()), record.lost_at), (None, None));
     }
 
     #[test]
@@ -424,7 +534,7 @@ mod tests {
         // The last question, and a call of the agent's own.
         assert_eq!(ask("2026-02-02T00:00:00Z", "2026-02-01T00:00:30Z", None), None);
         assert_eq!(ask("2026-02-03T00:00:00Z", "2026-02-02T12:00:00Z", Some("2026-02-02T12:00:00Z")), None);
-        assert_eq!(ask("2026-02-04T00:00:00Z", "2026-02-03T12:00:00Z", None), None);
+        assert_eq!(ask("2026-02-04T00:00:00Z", "2026-02-03T15:00:00Z", None), None);
         // A slow answer to the question, which is the last use.
         assert_eq!(ask("2026-02-05T00:00:06Z", "2026-02-05T00:00:00Z", None), None);
         assert_eq!(ask("2026-02-06T00:00:30Z", "2026-02-06T00:00:00Z", None), Some(AccessObstacle::UsedElsewhere));
@@ -433,11 +543,55 @@ mod tests {
     }
 
     #[test]
+    fn a_use_every_five_minutes_is_seen_although_questions_are_daily() {
+        let first = at("2026-01-02T00:04:27Z");
+        let seen = |draw: fn(u32) -> u32| {
+            let mut record = record(facts("2026-01-01T00:00:00Z", "2026-04-01"));
+            let (mut now, mut noted_at) = (first, first);
+            for day in 1..=30 {
+                // The server notes a use unless it has noted one in the last ten minutes.
+                let asked_at = now;
+                let mut used_at = at("2026-01-01T00:00:00Z");
+                while used_at.plus(5 * MINUTE) <= asked_at {
+                    used_at = used_at.plus(5 * MINUTE);
+                    if used_at.since(noted_at) >= 10 * MINUTE {
+                        noted_at = used_at;
+                    }
+                }
+                if asked_at.since(noted_at) >= 10 * MINUTE {
+                    noted_at = asked_at;
+                }
+                let facts =
+                    AccessTokenFacts { last_used_at: Some(noted_at), ..facts("2026-01-01T00:00:00Z", "2026-04-01") };
+                accepted(&mut record, facts, asked_at, Duration::ZERO, 0);
+                now = next_at(&record, &AccessKeeping::default(), now, draw(day));
+            }
+            record.uses_elsewhere > 1
+        };
+        assert!(seen(|day| day.wrapping_mul(0x9e37_79b9)));
+    }
+
+    #[test]
+    fn servers_whose_clocks_disagree_all_the_time_show_no_use_from_elsewhere() {
+        let mut record = record(facts("2026-01-01T00:00:00Z", "2026-04-01"));
+        for day in 1..=20 {
+            let now = at("2026-02-01T00:05:00Z").plus(DAY * day);
+            // The gateway's `Date` is five minutes ahead of the times in the answer.
+            let last_used_at = Some(now.minus(5 * MINUTE).plus(Duration::from_secs(u64::from(day % 3))));
+            let facts = AccessTokenFacts { last_used_at, ..facts("2026-01-01T00:00:00Z", "2026-04-01") };
+            accepted(&mut record, facts, now, Duration::ZERO, 0);
+        }
+        assert_eq!(record.uses_elsewhere, 0);
+    }
+
+    #[test]
     fn a_token_is_asked_about_daily_and_when_its_rotation_is_due() {
         let record = record(facts("2026-01-01T00:00:00Z", "2026-04-01"));
-        let next = |keeping: &AccessKeeping, now| next_at(&record, keeping, at(now));
+        let next = |keeping: &AccessKeeping, now| next_at(&record, keeping, at(now), 0);
         assert_eq!(next(&rotating(), "2026-01-05T00:00:00Z"), at("2026-01-06T00:00:00Z"));
         assert_eq!(next(&rotating(), "2026-03-01T12:00:00Z"), at("2026-03-01T23:00:00Z"));
         assert_eq!(next(&AccessKeeping::default(), "2026-03-01T12:00:00Z"), at("2026-03-02T12:00:00Z"));
+        let drawn = next_at(&record, &rotating(), at("2026-01-05T00:00:00Z"), u32::MAX / 2 + 1);
+        assert_eq!(drawn, at("2026-01-05T23:30:00Z"));
     }
 }

@@ -1,6 +1,7 @@
 //! Access tokens of GitLab: what the server says about one, and what is reported about it.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -65,12 +66,14 @@ named_enum! {
         NotRenewable = "not_renewable",
         /// A rotation was sent and its answer was lost; the server is asked about the old token.
         Uncertain = "uncertain",
+        /// It was rotated, and the new one is in memory alone: neither its file nor the state directory can be written.
+        Unsaved = "unsaved",
         /// The server refuses it: it expired, was revoked, or is not known there.
         Refused = "refused",
         /// The answer to its rotation was lost, and the token is dead. It is never rotated again: a person has to put a
         /// new one into its file.
         Lost = "lost",
-        /// Its file cannot be read, or holds no access token.
+        /// Its file or what is kept about it cannot be read or written, or the file holds no access token.
         Unreadable = "unreadable",
     }
     else Unknown
@@ -81,7 +84,7 @@ impl AccessTokenState {
     #[must_use]
     pub const fn needs_person(self) -> bool {
         match self {
-            Self::NotRenewable | Self::Refused | Self::Lost | Self::Unreadable => true,
+            Self::NotRenewable | Self::Unsaved | Self::Refused | Self::Lost | Self::Unreadable => true,
             Self::Unknown | Self::Active | Self::Expiring | Self::Uncertain => false,
         }
     }
@@ -148,6 +151,10 @@ pub struct AccessRecord {
     pub spread: Option<u32>,
     /// How often a use from elsewhere was seen.
     pub uses_elsewhere: u32,
+    /// How old the last use was that the server knew of at the last acceptance.
+    pub use_age: Option<Duration>,
+    /// The time of a rotation without an answer by a clock that was ahead, and server time of the first look at it.
+    pub settles_from: Option<(Timestamp, Timestamp)>,
 }
 
 impl AccessRecord {

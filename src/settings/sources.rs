@@ -108,6 +108,14 @@ impl Environment {
         self.value(name).map(|value| value.to_string_lossy().into_owned())
     }
 
+    /// Whether the locale's encoding is UTF-8.
+    #[must_use]
+    pub fn is_utf8(&self) -> bool {
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(|name| self.text(name));
+        let locale = locale.unwrap_or_default().to_lowercase();
+        locale.contains("utf-8") || locale.contains("utf8")
+    }
+
     /// The value of a variable as an absolute path; an empty one counts as not set.
     pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
         self.value(name).map(|value| self.absolute(Path::new(value)))

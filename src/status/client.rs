@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::header::{HOST, HeaderValue};
-use hyper::{Request, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
@@ -110,9 +110,21 @@ impl StatusClient {
     /// # Errors
     /// [`StatusClientError`], the most specific one of all sockets.
     pub async fn get(&self, path: &str) -> Result<StatusResponse, StatusClientError> {
+        self.ask(Method::GET, path).await
+    }
+
+    /// The same with `POST path`, without a body.
+    ///
+    /// # Errors
+    /// As [`StatusClient::get`].
+    pub async fn post(&self, path: &str) -> Result<StatusResponse, StatusClientError> {
+        self.ask(Method::POST, path).await
+    }
+
+    async fn ask(&self, method: Method, path: &str) -> Result<StatusResponse, StatusClientError> {
         let mut failure = StatusClientError::NotRunning(self.sockets.clone());
         for socket in &self.sockets {
-            let result = timeout(RESPONSE_TIMEOUT, self.get_from(socket, path)).await;
+            let result = timeout(RESPONSE_TIMEOUT, self.ask_at(socket, method.clone(), path)).await;
             let error = match result.unwrap_or_else(|_| Err(StatusClientError::TimedOut(socket.clone()))) {
                 Ok(response) => return Ok(response),
                 Err(StatusClientError::Connect { source, .. }) if is_not_listening(&source) => continue,
@@ -125,14 +137,14 @@ impl StatusClient {
         Err(failure)
     }
 
-    async fn get_from(&self, socket: &Path, path: &str) -> Result<StatusResponse, StatusClientError> {
+    async fn ask_at(&self, socket: &Path, method: Method, path: &str) -> Result<StatusResponse, StatusClientError> {
         let stream = connect(socket).await;
         let stream = stream.map_err(|source| StatusClientError::Connect { path: socket.to_owned(), source })?;
         if self.instance_id.is_some() {
             check_server(&stream, socket)?;
         }
         let process = stream.peer_cred().ok().and_then(|peer| peer.pid()).filter(|process| *process > 0);
-        let exchanged = exchange(stream, path).await;
+        let exchanged = exchange(stream, method, path).await;
         let (instance_id, response) =
             exchanged.map_err(|source| StatusClientError::InvalidResponse { path: socket.to_owned(), source })?;
         let Some(found) = instance_id else { return Err(StatusClientError::NoDaemon(socket.to_owned())) };
@@ -168,9 +180,9 @@ async fn connect(socket: &Path) -> io::Result<UnixStream> {
 /// The instance id, if the daemon sent one, and the response.
 type Exchanged = (Option<HeaderValue>, StatusResponse);
 
-async fn exchange(stream: UnixStream, path: &str) -> Result<Exchanged, BoxError> {
+async fn exchange(stream: UnixStream, method: Method, path: &str) -> Result<Exchanged, BoxError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(path).header(HOST, "localhost").body(Empty::<Bytes>::new())?;
+    let request = Request::builder().method(method).uri(path).header(HOST, "localhost").body(Empty::<Bytes>::new())?;
     let response = async {
         let response = sender.send_request(request).await?;
         let is_ok = response.status() == StatusCode::OK;

@@ -79,7 +79,7 @@ mod tests {
     use http_body_util::BodyExt as _;
     use hyper::Method;
 
-    use crate::status::routes::Names;
+    use crate::status::routes::Listener;
 
     use super::*;
     use crate::model::{Report, StateName};
@@ -114,7 +114,7 @@ mod tests {
                 }
             }
         });
-        let mut body = sources.respond_to(&Method::GET, path, &[], Names::Any).into_body();
+        let mut body = sources.respond_to(&Method::GET, path, &[], Listener::Socket).into_body();
         let (mut text, mut frames, mut fewest, mut before) = (String::new(), 0, usize::MAX, 0);
         while let Some(frame) = body.frame().await {
             let now = turns.load(Ordering::Relaxed);
@@ -192,7 +192,7 @@ mod tests {
     async fn few_runners_are_a_body_of_known_length() {
         let sources = sources(true);
         for path in ["/status", "/readyz", "/metrics", "/healthz"] {
-            let body = sources.respond_to(&Method::GET, path, &[], Names::Any).into_body();
+            let body = sources.respond_to(&Method::GET, path, &[], Listener::Socket).into_body();
             assert!(body.size_hint().exact().is_some(), "{path}");
         }
     }

@@ -3,11 +3,14 @@
 //! Readers take copies, so the daemon never waits for one. The lock is never held across an await.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, watch};
 
+use super::events::EventRing;
+use super::kept::KeptRunner;
 use crate::clock::{Reading, ServerTime};
 use crate::model::{AccessTokenReport, DaemonReport, RunnerId, RunnerKey, RunnerReport, ServerUrl, Timestamp};
 
@@ -85,20 +88,21 @@ pub struct StatusRegistry {
 }
 
 #[derive(Debug, Default)]
-struct RegistryState {
-    phase: Phase,
-    file_work: FileWork,
+pub(super) struct RegistryState {
+    pub(super) phase: Phase,
+    pub(super) file_work: FileWork,
     daemon: DaemonReport,
-    access_tokens: BTreeMap<ServerUrl, AccessTokenReport>,
+    pub(super) access_tokens: BTreeMap<ServerUrl, AccessTokenReport>,
     phase_subscribers: Vec<mpsc::UnboundedSender<Phase>>,
     /// The enrolled runners.
     expected: Vec<RunnerKey>,
     /// In the order of their first update.
-    runners: BTreeMap<u64, Box<RunnerStatus>>,
+    pub(super) runners: BTreeMap<u64, Box<KeptRunner>>,
     /// The number of each runner there.
     numbers: BTreeMap<RunnerKey, u64>,
     /// The next number.
     next: u64,
+    pub(super) events: EventRing,
 }
 
 impl StatusRegistry {
@@ -193,7 +197,12 @@ impl StatusRegistry {
                 number
             }
         };
-        state.runners.insert(number, Box::new(status));
+        match state.runners.entry(number) {
+            Entry::Occupied(mut known) => known.get_mut().update(status),
+            Entry::Vacant(vacant) => {
+                vacant.insert(Box::new(KeptRunner::new(status)));
+            }
+        }
         drop(state);
         self.changes.send_replace(());
     }
@@ -202,7 +211,7 @@ impl StatusRegistry {
     pub fn report_trouble(&self, key: &RunnerKey, why: &str) -> Option<String> {
         let mut state = self.state();
         let number = *state.numbers.get(key)?;
-        let status = state.runners.get_mut(&number)?;
+        let status = &mut state.runners.get_mut(&number)?.status;
         status.not_ready_because = Some(why.to_owned());
         status.report.error = Some(why.to_owned());
         let label = status.label().to_owned();
@@ -255,13 +264,27 @@ impl StatusRegistry {
         mut take: impl FnMut(Option<&RunnerStatus>) -> T,
     ) -> Vec<T> {
         let state = self.state();
-        numbers.map(|number| take(state.runners.get(&number).map(|status| &**status))).collect()
+        numbers.map(|number| take(state.runners.get(&number).map(|kept| &kept.status))).collect()
     }
 
     /// Returns the status of each runner.
     #[must_use]
     pub fn runners(&self) -> Vec<RunnerStatus> {
-        self.state().runners.values().map(|status| (**status).clone()).collect()
+        self.state().runners.values().map(|kept| kept.status.clone()).collect()
+    }
+
+    /// The status of each of these runners that is there, and the server time of its verifications before the last one.
+    pub(super) fn look_up_runners(&self, numbers: &[u64]) -> Vec<(u64, RunnerStatus, Vec<Timestamp>)> {
+        let state = self.state();
+        let kept = numbers.iter().filter_map(|number| Some((*number, state.runners.get(number)?)));
+        kept.map(|(number, kept)| (number, kept.status.clone(), kept.verified_before())).collect()
+    }
+
+    /// Whether the daemon and all runners are ready.
+    pub(super) fn is_ready(&self) -> bool {
+        let state = self.state();
+        let is_serving = state.phase == Phase::Serving && state.file_work == FileWork::Flows;
+        is_serving && state.not_in_force().next().is_none() && state.not_ready().next().is_none()
     }
 
     /// Returns whether the daemon and all runners are ready.
@@ -294,33 +317,12 @@ impl StatusRegistry {
         phases
     }
 
-    /// Describes the status at `reading` in one line.
-    #[must_use]
-    pub fn summary(&self, reading: Reading) -> String {
-        let state = self.state();
-        let missing = state.missing().count();
-        let count = state.runners.len() + missing;
-        let not_ready = state.runners.values().filter(|status| status.not_ready_because.is_some()).count() + missing;
-        let mut clauses = vec![match (state.phase, count) {
-            (Phase::Starting, 0) => "starting".to_owned(),
-            (phase, count) => format!("{}{}", phase.prefix(), ready_of(count - not_ready, count)),
-        }];
-        clauses.extend(state.file_work.trouble().map(str::to_owned));
-        clauses.extend(state.not_in_force());
-        let first = state.not_ready().next();
-        if let Some(NotReadyReason { name, why, .. }) = first {
-            let more = if not_ready > 1 { format!(" (and {} more)", not_ready - 1) } else { String::new() };
-            clauses.push(format!("{}: {why}{more}", name.as_deref().unwrap_or_default()));
-        }
-        clauses.extend(state.access_tokens.values().filter_map(|report| {
-            let why = report.last_error.as_ref().filter(|_| report.state.needs_person())?;
-            Some(format!("access token for {}: {why}", report.server))
-        }));
-        clauses.extend(state.next_rotation(reading));
-        clauses.join("; ")
+    /// Wakes those that wait for [changes](Self::changes).
+    pub(super) fn notify(&self) {
+        self.changes.send_replace(());
     }
 
-    fn state(&self) -> MutexGuard<'_, RegistryState> {
+    pub(super) fn state(&self) -> MutexGuard<'_, RegistryState> {
         // No panic under the lock can leave a partial update.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -328,7 +330,7 @@ impl StatusRegistry {
 
 impl RegistryState {
     /// Why files on the disk are not in force, in one line each.
-    fn not_in_force(&self) -> impl Iterator<Item = String> + use<> {
+    pub(super) fn not_in_force(&self) -> impl Iterator<Item = String> + use<> {
         let DaemonReport { settings_error, config_error, .. } = &self.daemon;
         let settings = settings_error.as_ref().map(|error| format!("{SETTINGS_NOT_IN_FORCE}: {}", first_of(error)));
         let config = config_error.as_ref().map(|error| format!("{CONFIG_NOT_IN_FORCE}: {}", first_of(error)));
@@ -336,7 +338,7 @@ impl RegistryState {
     }
 
     /// The runners that are not ready.
-    fn not_ready(&self) -> impl Iterator<Item = NotReadyReason> {
+    pub(super) fn not_ready(&self) -> impl Iterator<Item = NotReadyReason> {
         let known = self.runners.values().filter_map(|status| {
             let why = status.not_ready_because.clone()?;
             Some(NotReadyReason { name: Some(status.label().to_owned()), id: status.report.id, why })
@@ -349,17 +351,9 @@ impl RegistryState {
     }
 
     /// The expected runners without a status; none before the daemon serves.
-    fn missing(&self) -> impl Iterator<Item = &RunnerKey> {
+    pub(super) fn missing(&self) -> impl Iterator<Item = &RunnerKey> {
         let expected = if self.phase == Phase::Starting { [].iter() } else { self.expected.iter() };
         expected.filter(|key| !self.numbers.contains_key(*key))
-    }
-
-    /// The earliest rotation in the future.
-    fn next_rotation(&self, reading: Reading) -> Option<String> {
-        let planned = |status: &RunnerStatus| status.next_rotation_at.filter(|at| *at > status.time.now(reading));
-        let rotations = self.runners.values().filter_map(|status| Some((planned(status)?, status)));
-        let (at, status) = rotations.min_by_key(|(at, _)| *at)?;
-        Some(format!("next rotation at {} ({})", at.whole_seconds(), status.label()))
     }
 }
 
@@ -381,31 +375,11 @@ fn first_of(errors: &str) -> String {
 const MISSING: &str = "it is not served; if it was unregistered, a reload registers it again";
 
 impl FileWork {
-    fn trouble(&self) -> Option<&str> {
+    pub(super) fn trouble(&self) -> Option<&str> {
         match self {
             Self::Flows => None,
             Self::Slow(why) | Self::Stuck(why) => Some(why),
         }
-    }
-}
-
-impl Phase {
-    fn prefix(self) -> &'static str {
-        match self {
-            Self::Starting => "starting; ",
-            Self::Serving => "",
-            Self::Reloading => "reloading; ",
-            Self::Stopping => "stopping; ",
-        }
-    }
-}
-
-fn ready_of(ready: usize, count: usize) -> String {
-    match (ready, count) {
-        (_, 0) => "no runners to serve".to_owned(),
-        (1, 1) => "1 runner ready".to_owned(),
-        (ready, count) if ready == count => format!("{count} runners ready"),
-        (ready, count) => format!("{ready} of {count} runners ready"),
     }
 }
 
@@ -519,39 +493,6 @@ mod tests {
         assert_eq!(registry.readiness(), Readiness { ready: false, waiting_for: vec![expected] });
         registry.update(status("b", Some(2), StateName::Active));
         assert!(registry.readiness().ready);
-    }
-
-    #[test]
-    fn the_summary_counts_ready_runners_and_names_what_is_next() {
-        let registry = StatusRegistry::default();
-        assert_eq!(summary(&registry), "starting");
-        registry.enter(Phase::Serving);
-        assert_eq!(summary(&registry), "no runners to serve");
-        registry.update(status("a", Some(1), StateName::Active));
-        assert_eq!(summary(&registry), "1 runner ready; next rotation at 2027-01-01T00:38:00Z (a)");
-        let later = RunnerStatus { next_rotation_at: None, ..status("b", Some(2), StateName::Active) };
-        registry.update(later.clone());
-        assert_eq!(summary(&registry), "2 runners ready; next rotation at 2027-01-01T00:38:00Z (a)");
-        registry.remove(&key("a"));
-        let refused = RunnerStatus { not_ready_because: Some("the server refuses the token".to_owned()), ..later };
-        for name in ["b", "c"] {
-            registry.update(RunnerStatus { key: key(name), ..refused.clone() });
-        }
-        registry.update(status("d", None, StateName::Active));
-        let expected = "1 of 3 runners ready; b: the server refuses the token (and 1 more)";
-        assert_eq!(summary(&registry), expected);
-    }
-
-    #[test]
-    fn a_rotation_in_the_past_is_not_the_next_one() {
-        let registry = StatusRegistry::default();
-        registry.enter(Phase::Serving);
-        let late = RunnerStatus {
-            next_rotation_at: Some("2027-01-01T00:31:00Z".parse().unwrap()),
-            ..status("a", Some(1), StateName::Active)
-        };
-        registry.update(late);
-        assert_eq!(summary(&registry), "1 runner ready", "the server is a minute and a half ahead");
     }
 
     #[test]

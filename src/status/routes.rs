@@ -2,14 +2,17 @@
 
 use std::net::IpAddr;
 
-use http_body_util::{Either, Full};
+use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::http::uri::Authority;
 use hyper::{Method, Response, StatusCode};
 
+use super::body::ResponseBody;
 use super::counters::Counters;
+use super::event_stream::Progress;
 use super::metrics;
+use super::opening::PageAccess;
 use super::pages::{PAGE, Page, PagedBody, json_pages};
 use super::registry::StatusRegistry;
 use crate::clock::{Clock as _, SystemClock};
@@ -25,20 +28,26 @@ pub struct Sources {
     pub counters: Counters,
     /// Whether the daemon's main loop makes progress.
     pub is_alive: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Who may see the page over HTTP.
+    pub access: PageAccess,
 }
 
-/// By which names in `Host` a listener is asked.
+/// Where a request came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Names {
-    /// Any: the socket, and addresses that other machines reach.
-    Any,
-    /// On loopback a page in a browser on this machine could ask, if its name leads here: it would ask by that name.
+pub(super) enum Listener {
+    /// The socket, which only its owner can use.
+    Socket,
+    /// An address of this machine alone. Every local user can use it.
     Loopback,
+    /// An address that other machines reach.
+    Remote,
 }
 
-impl Names {
-    fn allow(self, host: &str) -> bool {
-        if self == Self::Any {
+impl Listener {
+    /// Whether it may be asked by this name in `Host`. A page in a browser on this machine could ask on loopback, if its name
+    /// leads here: it would ask by that name.
+    fn allows(self, host: &str) -> bool {
+        if self != Self::Loopback {
             return true;
         }
         let Ok(authority) = host.parse::<Authority>() else { return false };
@@ -47,19 +56,38 @@ impl Names {
     }
 }
 
-/// A response whose body is there, or is made in pages.
-pub(super) type PagedResponse = Response<Either<Full<Bytes>, PagedBody>>;
+/// A request.
+#[derive(Clone, Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) method: &'a Method,
+    pub(super) path: &'a str,
+    /// Without the question mark.
+    pub(super) query: &'a str,
+    /// The names that the server is asked by.
+    pub(super) hosts: Vec<&'a str>,
+    /// The headers `Cookie`.
+    pub(super) cookies: Vec<&'a str>,
+    pub(super) listener: Listener,
+    /// Where a body without an end notes its progress.
+    pub(super) progress: &'a Progress,
+}
+
+/// A response whose body is there, or is made while it is sent.
+pub(super) type PagedResponse = Response<ResponseBody>;
 
 /// The header of the instance id.
 pub(super) const INSTANCE_HEADER: &str = "runner-agent-config";
 
-const TEXT: &str = "text/plain; charset=utf-8";
-const JSON: &str = "application/json";
+const NOT_FOUND: &str = "not found: /, /events, /healthz, /readyz, /status, /metrics\n";
+
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
+pub(super) const JSON: &str = "application/json";
 
 impl Sources {
-    pub(super) fn respond_to(&self, method: &Method, path: &str, hosts: &[&str], names: Names) -> PagedResponse {
-        let mut response = if hosts.iter().all(|host| names.allow(host)) {
-            self.route(method, path)
+    /// Responds to a request.
+    pub(super) fn answer(&self, asked: &Asked<'_>) -> PagedResponse {
+        let mut response = if asked.hosts.iter().all(|host| asked.listener.allows(host)) {
+            self.route(asked)
         } else {
             respond(StatusCode::MISDIRECTED_REQUEST, TEXT, "ask this address by its number or as localhost\n")
         };
@@ -69,29 +97,37 @@ impl Sources {
         response
     }
 
-    fn route(&self, method: &Method, path: &str) -> PagedResponse {
-        let handler: fn(&Self) -> PagedResponse = match path {
-            "/healthz" => Self::health,
-            "/readyz" => Self::readiness,
-            "/status" => Self::status,
-            "/metrics" => Self::metrics,
-            _ => return respond(StatusCode::NOT_FOUND, TEXT, "not found: /healthz, /readyz, /status, /metrics\n"),
+    fn route(&self, asked: &Asked<'_>) -> PagedResponse {
+        let handler: fn(&Self, &Asked<'_>) -> PagedResponse = match asked.path {
+            "/open" => return self.open(asked),
+            "/" => Self::page,
+            "/events" => Self::events,
+            "/healthz" => |this, _| this.health(),
+            "/readyz" => |this, _| this.readiness(),
+            "/status" => |this, _| this.status(),
+            "/metrics" => |this, _| this.metrics(),
+            _ => return respond(StatusCode::NOT_FOUND, TEXT, NOT_FOUND),
         };
-        if *method != Method::GET && *method != Method::HEAD {
+        if *asked.method != Method::GET && *asked.method != Method::HEAD {
             let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are allowed\n");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
-        handler(self)
+        handler(self, asked)
     }
 
     fn health(&self) -> PagedResponse {
+        let (status, text) = self.health_text();
+        respond(status, TEXT, text)
+    }
+
+    pub(super) fn health_text(&self) -> (StatusCode, String) {
         if !(self.is_alive)() {
-            return respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the daemon's main loop is stuck\n");
+            return (StatusCode::SERVICE_UNAVAILABLE, "the daemon's main loop is stuck\n".to_owned());
         }
         match self.registry.stuck_because() {
-            Some(why) => respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, why + "\n"),
-            None => respond(StatusCode::OK, TEXT, "ok\n"),
+            Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
+            None => (StatusCode::OK, "ok\n".to_owned()),
         }
     }
 
@@ -128,14 +164,14 @@ impl Sources {
 }
 
 /// Responds with pages. What fits on one is sent whole, with its length.
-fn paged(
+pub(super) fn paged(
     status: StatusCode,
     content_type: &'static str,
     rows: usize,
     pages: impl Iterator<Item = Page> + Send + 'static,
 ) -> PagedResponse {
     if rows > PAGE {
-        return response(status, content_type, Either::Right(PagedBody::new(pages)));
+        return response(status, content_type, ResponseBody::Paged(PagedBody::new(pages)));
     }
     match pages.collect::<Result<String, _>>() {
         Ok(text) => respond(status, content_type, text),
@@ -143,11 +179,11 @@ fn paged(
     }
 }
 
-fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> PagedResponse {
-    response(status, content_type, Either::Left(Full::new(body.into())))
+pub(super) fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> PagedResponse {
+    response(status, content_type, ResponseBody::Whole(Full::new(body.into())))
 }
 
-fn response(status: StatusCode, content_type: &'static str, body: Either<Full<Bytes>, PagedBody>) -> PagedResponse {
+pub(super) fn response(status: StatusCode, content_type: &'static str, body: ResponseBody) -> PagedResponse {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -155,6 +191,16 @@ fn response(status: StatusCode, content_type: &'static str, body: Either<Full<By
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+#[cfg(test)]
+impl Sources {
+    /// Responds to a request for a path with a query.
+    pub(super) fn respond_to(&self, method: &Method, path: &str, hosts: &[&str], listener: Listener) -> PagedResponse {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let (hosts, cookies, progress) = (hosts.to_vec(), Vec::new(), &Progress::default());
+        self.answer(&Asked { method, path, query, hosts, cookies, listener, progress })
+    }
 }
 
 #[cfg(test)]
@@ -168,7 +214,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_status_has_the_shape_of_every_command() {
-        let response = sources(true).respond_to(&Method::GET, "/status", &[], Names::Any);
+        let response = sources(true).respond_to(&Method::GET, "/status", &[], Listener::Socket);
         assert_eq!(
             (response.status(), &response.headers()[CONTENT_TYPE]),
             (StatusCode::OK, &HeaderValue::from_static(JSON))
@@ -181,8 +227,8 @@ mod tests {
     #[test]
     fn each_path_has_its_status() {
         let statuses = |sources: &Sources| {
-            ["/healthz", "/readyz", "/status", "/metrics", "/", "/metrics/", "/healthz/x"]
-                .map(|path| sources.respond_to(&Method::GET, path, &[], Names::Any).status().as_u16())
+            ["/healthz", "/readyz", "/status", "/metrics", "/favicon.ico", "/metrics/", "/healthz/x"]
+                .map(|path| sources.respond_to(&Method::GET, path, &[], Listener::Socket).status().as_u16())
         };
         assert_eq!(statuses(&sources(true)), [200, 200, 200, 200, 404, 404, 404]);
         let stuck = sources(false);
@@ -198,28 +244,29 @@ mod tests {
     #[test]
     fn only_reading_is_allowed() {
         for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS, Method::TRACE] {
-            let response = sources(true).respond_to(&method, "/status", &[], Names::Any);
+            let response = sources(true).respond_to(&method, "/status", &[], Listener::Socket);
             assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
             assert_eq!(response.headers()[ALLOW], "GET, HEAD");
         }
-        assert_eq!(sources(true).respond_to(&Method::HEAD, "/status", &[], Names::Any).status(), StatusCode::OK);
+        assert_eq!(sources(true).respond_to(&Method::HEAD, "/status", &[], Listener::Socket).status(), StatusCode::OK);
     }
 
     #[test]
     fn a_page_whose_name_leads_to_loopback_learns_nothing() {
-        let ask =
-            |hosts: &[&str], names| sources(true).respond_to(&Method::GET, "/status", hosts, names).status().as_u16();
-        assert_eq!(ask(&[], Names::Loopback), 200);
+        let ask = |hosts: &[&str], listener| {
+            sources(true).respond_to(&Method::GET, "/status", hosts, listener).status().as_u16()
+        };
+        assert_eq!(ask(&[], Listener::Loopback), 200);
         for host in ["127.0.0.1:9252", "localhost", "LOCALHOST:1", "[::1]:9252", "10.0.0.1"] {
-            assert_eq!(ask(&[host], Names::Loopback), 200, "{host}");
+            assert_eq!(ask(&[host], Listener::Loopback), 200, "{host}");
         }
         for host in
             ["evil.example.com", "evil.example.com:9252", "localhost.evil.example.com", "", "127.0.0.1.evil.org", "a b"]
         {
-            assert_eq!(ask(&["localhost", host], Names::Loopback), 421, "{host}");
-            assert_eq!(ask(&[host], Names::Any), 200, "{host}");
+            assert_eq!(ask(&["localhost", host], Listener::Loopback), 421, "{host}");
+            assert_eq!(ask(&[host], Listener::Remote), 200, "{host}");
         }
-        let response = sources(true).respond_to(&Method::GET, "/status", &[], Names::Loopback);
+        let response = sources(true).respond_to(&Method::GET, "/status", &[], Listener::Loopback);
         assert_eq!(response.headers()[X_CONTENT_TYPE_OPTIONS], "nosniff");
     }
 }

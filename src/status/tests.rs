@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Counters, Phase, RunnerStatus, Sources, StatusRegistry};
+use super::{Counters, PageAccess, Phase, RunnerStatus, Sources, StatusRegistry};
 use crate::clock::{Reading, ServerTime};
 use crate::model::{
     LastVerify, NextStep, RunnerId, RunnerKey, RunnerReport, StateName, Step, Timestamp, VerifyOutcome, Why,
@@ -17,7 +17,13 @@ pub(super) fn sources(is_alive: bool) -> Sources {
     let registry = StatusRegistry::default();
     registry.enter(Phase::Serving);
     registry.update(status("a", Some(1), StateName::Active));
-    Sources { instance_id: "a".to_owned(), registry, counters: Counters::new(), is_alive: Box::new(move || is_alive) }
+    Sources {
+        instance_id: "a".to_owned(),
+        registry,
+        counters: Counters::new(),
+        is_alive: Box::new(move || is_alive),
+        access: PageAccess::default(),
+    }
 }
 
 /// Half an hour into 2027.

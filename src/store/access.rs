@@ -65,12 +65,15 @@ pub struct AccessMark {
     pub at: Timestamp,
 }
 
-/// The note beside a token file.
-#[derive(Default, Serialize, Deserialize)]
-struct Note {
+/// The note beside a token file, which all processes share that have the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessNote {
     schema: u32,
-    /// The newest come last.
-    sent: Vec<AccessMark>,
+    /// Rotations. The newest come last.
+    pub sent: Vec<AccessMark>,
+    /// Server time at which one of them has last used the token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_at: Option<Timestamp>,
 }
 
 impl AccessFile {
@@ -192,20 +195,20 @@ impl AccessFile {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub async fn marks(&self) -> Result<Vec<AccessMark>, Error> {
+    pub async fn note(&self) -> Result<AccessNote, Error> {
         self.work(|_, path, _| read_note(&find(path)?.beside(ROTATING))).await
     }
 
-    /// Adds to the note beside the file durably. A mount point has none: its directory is this container's alone.
+    /// Adds a rotation to the note beside the file durably. A mount point has none: its directory is this container's alone.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub async fn add_mark(&self, mark: AccessMark) -> Result<(), Error> {
-        self.change_note(move |sent| {
-            sent.retain(|known| known.token != mark.token);
-            sent.push(mark);
-            let excess = sent.len().saturating_sub(MAX_MARKS);
-            sent.drain(..excess);
+        self.change_note(move |note| {
+            note.sent.retain(|known| known.token != mark.token);
+            note.sent.push(mark);
+            let excess = note.sent.len().saturating_sub(MAX_MARKS);
+            note.sent.drain(..excess);
         })
         .await
     }
@@ -215,30 +218,38 @@ impl AccessFile {
     /// # Errors
     /// [`Error::Io`].
     pub async fn remove_mark(&self, token: Digest) -> Result<(), Error> {
-        self.change_note(move |sent| sent.retain(|known| known.token != token)).await
+        self.change_note(move |note| note.sent.retain(|known| known.token != token)).await
     }
 
-    async fn change_note(&self, change: impl FnOnce(&mut Vec<AccessMark>) + Send + 'static) -> Result<(), Error> {
+    /// Notes beside the file durably when the token was last used.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub async fn note_use(&self, used_at: Timestamp) -> Result<(), Error> {
+        self.change_note(move |note| note.used_at = Some(used_at)).await
+    }
+
+    async fn change_note(&self, change: impl FnOnce(&mut AccessNote) + Send + 'static) -> Result<(), Error> {
         self.work(move |_, path, _| {
             let place = find(path)?;
             if place.is_mount_point() {
                 return Ok(());
             }
-            let note = place.beside(ROTATING);
-            let former = read_note(&note)?;
-            let mut sent = former.clone();
-            change(&mut sent);
-            if sent == former {
+            let file = place.beside(ROTATING);
+            let former = read_note(&file)?;
+            let mut note = AccessNote { schema: SCHEMA, ..former.clone() };
+            change(&mut note);
+            if note.sent == former.sent && note.used_at == former.used_at {
                 return Ok(());
             }
-            let mut temporary = TemporaryFile::create(note.beside(TEMPORARY))?;
+            let mut temporary = TemporaryFile::create(file.beside(TEMPORARY))?;
             // It holds no secret, and processes of other users read it.
             temporary.set_mode(0o644)?;
             temporary.give_to_owner_of(&place);
-            let content = serde_json::to_vec(&Note { schema: SCHEMA, sent });
-            temporary.fill(&content.map_err(|error| Error::io("write", note.path())(error.into()))?)?;
-            temporary.rename(&note).map_err(Error::io("replace", note.path()))?;
-            sync(&note)
+            let content = serde_json::to_vec(&note);
+            temporary.fill(&content.map_err(|error| Error::io("write", file.path())(error.into()))?)?;
+            temporary.rename(&file).map_err(Error::io("replace", file.path()))?;
+            sync(&file)
         })
         .await
     }
@@ -282,12 +293,17 @@ struct StoredAccess {
     #[serde(default)]
     spread: Option<u32>,
     uses_elsewhere: u32,
+    #[serde(default)]
+    use_age_seconds: Option<u64>,
+    #[serde(default)]
+    settles_from: Option<(Timestamp, Timestamp)>,
 }
 
 impl From<AccessRecord> for StoredAccess {
     fn from(record: AccessRecord) -> Self {
         let AccessRecord { token, facts, asked_at, refused_at, is_unsupported, spent, .. } = record;
         let AccessRecord { lost_at, declined, rotations, rotated_at, last_use, spread, uses_elsewhere, .. } = record;
+        let (use_age_seconds, settles_from) = (record.use_age.map(|age| age.as_secs()), record.settles_from);
         Self {
             schema: SCHEMA,
             token,
@@ -303,6 +319,8 @@ impl From<AccessRecord> for StoredAccess {
             last_use,
             spread,
             uses_elsewhere,
+            use_age_seconds,
+            settles_from,
         }
     }
 }
@@ -311,6 +329,7 @@ impl From<StoredAccess> for AccessRecord {
     fn from(stored: StoredAccess) -> Self {
         let StoredAccess { token, facts, asked_at, refused_at, is_unsupported, spent, .. } = stored;
         let StoredAccess { lost_at, declined, rotations, rotated_at, last_use, spread, uses_elsewhere, .. } = stored;
+        let (use_age, settles_from) = (stored.use_age_seconds.map(Duration::from_secs), stored.settles_from);
         Self {
             token,
             facts,
@@ -325,6 +344,8 @@ impl From<StoredAccess> for AccessRecord {
             last_use,
             spread,
             uses_elsewhere,
+            use_age,
+            settles_from,
         }
     }
 }
@@ -350,15 +371,14 @@ fn record_of<'d>(access: &'d OwnDirectory, key: &RunnerKey) -> FileIn<'d> {
     FileIn { directory: access, name: format!("{key}.json") }
 }
 
-fn read_note(note: &Place) -> Result<Vec<AccessMark>, Error> {
-    let mut opened = match note.open(Access::Read) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        opened => opened.map_err(Error::io("read", note.path()))?,
+fn read_note(file: &Place) -> Result<AccessNote, Error> {
+    let mut opened = match file.open(Access::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(AccessNote::default()),
+        opened => opened.map_err(Error::io("read", file.path()))?,
     };
-    let content = opened.read(MAX_NOTE_BYTES).map_err(Error::io("read", note.path()))?;
-    let read = serde_json::from_slice(&content).ok().filter(|note: &Note| note.schema == SCHEMA);
-    let invalid = || Error::io("read", note.path())(io::Error::other("it is not understood: remove it"));
-    read.map(|note| note.sent).ok_or_else(invalid)
+    let content = opened.read(MAX_NOTE_BYTES).map_err(Error::io("read", file.path()))?;
+    let read = serde_json::from_slice(&content).ok().filter(|note: &AccessNote| note.schema == SCHEMA);
+    read.ok_or_else(|| Error::io("read", file.path())(io::Error::other("it is not understood: remove it")))
 }
 
 fn find(path: &Path) -> Result<Place, Error> {

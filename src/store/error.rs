@@ -195,7 +195,7 @@ pub enum Error {
         target: PathBuf,
     },
     /// A runner's record is damaged.
-    #[error("`{}` is not a runner's record ({reason}): restore it, or remove it to forget what is known of that runner", path.display())]
+    #[error("`{}` is not a record of this agent ({reason}): restore it, or remove it to forget what is known of the runner or access token", path.display())]
     Record {
         /// The record.
         path: PathBuf,

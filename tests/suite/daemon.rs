@@ -11,6 +11,7 @@ mod expired;
 mod lives;
 mod machine;
 mod once;
+mod page;
 mod reload;
 mod secrets;
 mod service;

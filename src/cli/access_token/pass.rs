@@ -119,11 +119,12 @@ fn delay_after(error: &AccessError, delays: &mut Delays) -> Option<Duration> {
             }
             _ => None,
         },
-        AccessError::Unproven(_) => delays.next(),
+        AccessError::Unproven(_) | AccessError::NotKnownYet => delays.next(),
         AccessError::Source(_)
         | AccessError::Disk(_)
         | AccessError::Lost
         | AccessError::NotHeld
+        | AccessError::Unfinished { .. }
         | AccessError::Obstacle(_)
         | AccessError::NoPlace(_)
         | AccessError::Stopping => None,

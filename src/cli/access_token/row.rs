@@ -31,6 +31,9 @@ pub(super) struct TokenRow {
     error: Option<String>,
     #[serde(skip)]
     pub(super) exit: Exit,
+    /// Whether it was rotated, and the new one is not where it belongs.
+    #[serde(skip)]
+    is_unfinished: bool,
     /// What is against a rotation, unless the report says it.
     #[serde(skip)]
     obstacle: Option<AccessObstacle>,
@@ -51,7 +54,8 @@ impl TokenRow {
             let is_said = report.last_error.as_ref().is_some_and(|said| said.contains(obstacle.as_str()));
             pass.error.is_none() && !is_said
         });
-        Self { report, action: None, written_to: None, error, exit, obstacle, now: pass.now }
+        let is_unfinished = matches!(pass.error, Some(AccessError::Unfinished { .. }));
+        Self { report, action: None, written_to: None, error, exit, is_unfinished, obstacle, now: pass.now }
     }
 
     /// The same after something was done.
@@ -74,6 +78,9 @@ impl TokenRow {
         let done = match self.action {
             Some(Action::Rotated) => format!("rotated, {} has the new one: ", self.report.source),
             Some(Action::Unchanged) => "its rotation is not due: ".to_owned(),
+            Some(Action::Failed | Action::Refused) if self.is_unfinished => {
+                "rotated, but the new one is not stored everywhere: ".to_owned()
+            }
             Some(Action::Failed | Action::Refused) => "not rotated: ".to_owned(),
             Some(_) | None => String::new(),
         };
@@ -111,11 +118,13 @@ pub(super) fn report_rows(reporter: &Reporter, rows: &[TokenRow]) -> Exit {
 pub(in crate::cli) fn exit_of(error: &AccessError) -> Exit {
     match error {
         AccessError::Source(SourceError::WrongClass { .. }) => Exit::Usage,
-        AccessError::Source(_) | AccessError::Disk(_) | AccessError::NotHeld | AccessError::NoPlace(_) => {
-            Exit::LocalFile
-        }
+        AccessError::Source(_)
+        | AccessError::Disk(_)
+        | AccessError::NotHeld
+        | AccessError::NoPlace(_)
+        | AccessError::Unfinished { .. } => Exit::LocalFile,
         AccessError::Asking(failure) | AccessError::Rotating(failure) => of_class(failure.class),
-        AccessError::Uncertain { .. } | AccessError::Unproven(_) => Exit::Unreachable,
+        AccessError::Uncertain { .. } | AccessError::Unproven(_) | AccessError::NotKnownYet => Exit::Unreachable,
         AccessError::Lost | AccessError::Obstacle(AccessObstacle::Scope) => Exit::Refused,
         AccessError::Obstacle(_) | AccessError::Stopping => Exit::Failed,
     }

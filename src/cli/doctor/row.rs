@@ -123,10 +123,7 @@ pub(super) struct Marks {
 impl Marks {
     /// Those that the locale can show.
     pub(super) fn of(environment: &Environment) -> Self {
-        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(|name| environment.text(name));
-        let locale = locale.unwrap_or_default().to_lowercase();
-        let is_utf8 = locale.contains("utf-8") || locale.contains("utf8");
-        if is_utf8 { Self { ok: '✓', error: '✗' } } else { Self { ok: '+', error: 'x' } }
+        if environment.is_utf8() { Self { ok: '✓', error: '✗' } } else { Self { ok: '+', error: 'x' } }
     }
 }
 

@@ -126,6 +126,13 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "runner-agent-open",
+        &[
+            ("Look at the runners in a browser", "runner-agent open"),
+            ("Open the page of a daemon with a socket of its own", "runner-agent open --socket /run/other/agent.sock"),
+        ],
+    ),
+    (
         "runner-agent-relocate",
         &[(
             "GitLab has a new address, which config.toml has already",

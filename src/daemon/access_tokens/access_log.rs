@@ -1,18 +1,20 @@
-//! What the log says about an access token: each thing once.
+//! What the log says about an access token: each thing once. The news are events too.
 
 use std::mem::Discriminant;
 
+use crate::daemon::events::{record_access, record_access_problem};
 use crate::gitlab::Disposition;
 use crate::lifecycle::AccessWarning;
 use crate::lifecycle::access::warning;
 use crate::model::{AccessTokenReport, AccessTokenState, ServerUrl};
 use crate::ops::{AccessError, AccessEvent, AccessPass};
-use crate::status::OperationOutcome;
+use crate::status::{OperationOutcome, StatusRegistry};
 use crate::store;
 
 /// What was said about a server's access token.
 pub(super) struct AccessLog {
     server: ServerUrl,
+    registry: StatusRegistry,
     problem: Option<Problem>,
     warned: Option<AccessWarning>,
     is_known: bool,
@@ -28,13 +30,16 @@ struct Problem {
 }
 
 impl AccessLog {
-    pub(super) fn new(server: ServerUrl) -> Self {
-        Self { server, problem: None, warned: None, is_known: false, is_unsupported: false }
+    pub(super) fn new(server: ServerUrl, registry: StatusRegistry) -> Self {
+        Self { server, registry, problem: None, warned: None, is_known: false, is_unsupported: false }
     }
 
     /// Logs what is new.
     pub(super) fn note(&mut self, pass: &AccessPass, report: &AccessTokenReport) {
-        pass.events.iter().for_each(|event| self.log_event(*event, report));
+        for event in &pass.events {
+            self.log_event(*event, report);
+            record_access(&self.registry, pass.now, *event, report);
+        }
         self.log_first_facts(pass, report);
         let is_passing =
             matches!(pass.error, Some(AccessError::Stopping | AccessError::Disk(store::Error::FileLocked { .. })));
@@ -110,8 +115,14 @@ impl AccessLog {
             None if self.problem.is_some() => tracing::info!(server, "the access token is well again"),
             None => {}
             Some(text) if problem == self.problem => tracing::debug!(server, "access token, still: {text}"),
-            Some(text) if report.state.needs_person() => tracing::error!(server, "access token: {text}"),
-            Some(text) => tracing::warn!(server, "access token: {text}"),
+            Some(text) => {
+                if report.state.needs_person() {
+                    tracing::error!(server, "access token: {text}");
+                } else {
+                    tracing::warn!(server, "access token: {text}");
+                }
+                record_access_problem(&self.registry, pass.now, report, text);
+            }
         }
         self.problem = problem;
     }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::super::SettingsResult;
 use super::super::config_change::ConfigChange;
+use super::super::events::{record_config, record_settings, record_settings_error};
 use super::super::store_watch::StoreEvent;
 use super::super::worker::{FileState, RunnerCommand, Secrets, UnregisteredElsewhere};
 use super::{INVENTORY_RETRY, ReloadStage, Supervisor};
@@ -23,8 +24,11 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     pub(super) fn reload(&mut self, config: SettingsResult, asked_at: Instant) {
         self.reload = ReloadStage::Inventory;
         forget_late_reads();
-        self.shared.registry.report_settings(config.as_ref().err());
+        self.report_settings(config.as_ref().err());
         if let Ok(config) = config {
+            if config != *self.config {
+                record_settings(&self.shared.registry, self.shared.engine.now());
+            }
             self.take_settings(config);
         }
         self.shared.engine.ops.forget_tls();
@@ -37,9 +41,10 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     /// Settings after one of their files changed: agent.toml, or a token file.
     pub(super) fn settings_changed(&mut self, config: SettingsResult) {
         forget_late_reads();
-        self.shared.registry.report_settings(config.as_ref().err());
+        self.report_settings(config.as_ref().err());
         match config {
             Ok(config) if config != *self.config => {
+                record_settings(&self.shared.registry, self.shared.engine.now());
                 self.take_settings(config);
                 self.config_changed(FileState::Changing, UnregisteredElsewhere::LeaveAlone);
                 tracing::info!("agent.toml has changed: its settings are in force");
@@ -47,6 +52,15 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             Ok(_) => self.hand_out_secrets(),
             Err(_) => {}
         }
+    }
+
+    /// Reports why the settings on the disk are not in force.
+    fn report_settings(&self, error: Option<&String>) {
+        let registry = &self.shared.registry;
+        if let Some(error) = error {
+            record_settings_error(registry, self.shared.engine.now(), error);
+        }
+        registry.report_settings(error);
     }
 
     fn take_settings(&mut self, config: Config) {
@@ -134,6 +148,9 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         // A new token that this process has written is known to the worker that wrote it.
         let concerns_others = concerns_others || self.roster.has_twins();
         let is_news = !difference.is_empty() && (concerns_others || !is_own);
+        if is_news && !is_own {
+            record_config(&self.shared.registry, self.shared.engine.now());
+        }
         if is_news {
             self.unsettled = std::mem::take(&mut self.unsettled).and(difference);
             self.concerns_others |= concerns_others;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use tokio::time::Instant;
 
 use super::super::announcements::log_found;
+use super::super::events::record_config_error;
 use super::super::worker::{RunnerCommand, UnregisteredElsewhere};
 use super::{INVENTORY_RETRY, InventoryResult, ReloadStage, Supervisor};
 use crate::clock::Clock;
@@ -57,6 +58,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                         error = text,
                         "config.toml has changed and cannot be read: keeping the last known state"
                     );
+                    record_config_error(&self.shared.registry, self.shared.engine.now(), &text);
                 }
                 self.shared.registry.report_config(Some(&text));
                 self.unreadable = Some(text);

@@ -143,6 +143,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             && let Some(validity) = self.driver.runner.validity(self.driver.now())
         {
             tracing::info!(runner = self.driver.runner.label(), "another process has replaced the token");
+            self.events().record_replacement();
             self.enter(Outcome::Adopted(validity));
         }
         if let Some(error) = reconciled.unsaved {

@@ -78,7 +78,10 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         let former = self.ongoing_failure.take().filter(|former| former.step == step || outlasts(former));
         let mut loud_below = left.map(|left| left / 2);
         match &former {
-            None => tracing::warn!(runner, step = name, error = text, hint, "failed, trying again"),
+            None => {
+                tracing::warn!(runner, step = name, error = text, hint, "failed, trying again");
+                self.events().record_failure(step, &text);
+            }
             Some(former) if former.step == step && step == Step::Rotate && left < former.loud_below => {
                 let expires_in = left.map(format_span);
                 tracing::error!(runner, error = text, hint, expires_in, "still cannot replace the token");
@@ -126,6 +129,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         };
         if is_over && self.ongoing_failure.take().is_some() {
             tracing::info!(runner = self.driver.runner.label(), "works again");
+            self.events().record_success();
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::secret::{Digest, Source, SourceError, Token, TokenPurpose};
-use crate::store::{self, AccessFile, AccessLock, AccessMark, Intent, JournalAnswer, Pending, Store};
+use crate::store::{self, AccessFile, AccessLock, AccessMark, AccessNote, Intent, JournalAnswer, Pending, Store};
 
-use crate::model::{AccessRecord, RunnerKey};
+use crate::model::{AccessRecord, RunnerKey, Timestamp};
 use crate::ops::ServerAccess;
 
 type Stored<T> = Result<T, store::Error>;
@@ -28,7 +28,8 @@ pub trait AccessDisk: 'static {
     async fn begin(&self, intent: Intent) -> Stored<()>;
     async fn answered(&self, answer: JournalAnswer) -> Stored<()>;
     async fn clear(&self) -> Stored<()>;
-    async fn marks(&self) -> Stored<Vec<AccessMark>>;
+    async fn note(&self) -> Stored<AccessNote>;
+    async fn note_use(&self, used_at: Timestamp) -> Stored<()>;
     async fn add_mark(&self, mark: AccessMark) -> Stored<()>;
     async fn remove_mark(&self, token: Digest) -> Stored<()>;
 }
@@ -100,8 +101,12 @@ impl AccessDisk for StoredAccessToken {
         self.source.read_for(TokenPurpose::Access)
     }
 
-    async fn marks(&self) -> Stored<Vec<AccessMark>> {
-        if self.is_file() { self.file.marks().await } else { Ok(Vec::new()) }
+    async fn note(&self) -> Stored<AccessNote> {
+        if self.is_file() { self.file.note().await } else { Ok(AccessNote::default()) }
+    }
+
+    async fn note_use(&self, used_at: Timestamp) -> Stored<()> {
+        if self.is_file() { self.file.note_use(used_at).await } else { Ok(()) }
     }
 
     async fn remove_mark(&self, token: Digest) -> Stored<()> {

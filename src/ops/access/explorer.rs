@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::memory::{DAY, Fault, Keeper, Machine, Running, World, keeper, killed, pass};
 use super::{AccessPass, AccessWish};
+use crate::secret::Token;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -90,8 +91,18 @@ impl Play {
     fn disturb(&mut self) {
         let spans = [Duration::ZERO, MINUTE, 3 * MINUTE, 11 * MINUTE, 60 * MINUTE, DAY];
         self.world.advance(spans[self.chance.below(6) as usize]);
-        let faults = [Fault::Unreached, Fault::Failed, Fault::Cut, Fault::Odd, Fault::Foreign, Fault::Declined];
-        let fault = if self.chance.one_in(3) { faults[self.chance.below(6) as usize] } else { Fault::None };
+        let faults = [
+            Fault::Unreached,
+            Fault::Failed,
+            Fault::Cut,
+            Fault::Odd,
+            Fault::Foreign,
+            Fault::Declined,
+            Fault::Echo,
+            Fault::StateBroken,
+            Fault::AllBroken,
+        ];
+        let fault = if self.chance.one_in(3) { faults[self.chance.below(9) as usize] } else { Fault::None };
         let lag = if self.chance.one_in(2) { MINUTE * self.chance.below(10) } else { Duration::ZERO };
         let (is_full, is_journal_broken) = (self.chance.one_in(8), self.chance.one_in(8));
         let (is_person, is_management) = (self.chance.one_in(15), self.chance.one_in(15));
@@ -99,19 +110,34 @@ impl Play {
             let mut inner = self.world.0.borrow_mut();
             (inner.fault, inner.lag) = (fault, lag);
             (inner.is_full, inner.is_journal_broken) = (is_full, is_journal_broken);
+            inner.is_state_broken = self.chance.one_in(10);
+            inner.is_refusing = self.chance.one_in(12);
+            inner.ahead = if self.chance.one_in(12) { DAY } else { Duration::ZERO };
             let present = inner.file.clone();
             self.former.extend(present.filter(|text| !self.former.contains(text)));
         }
-        self.told.push(format!("{fault:?}, {lag:?} behind, full {is_full}, broken {is_journal_broken}, person {is_person}, management {is_management}"));
+        self.told.push(format!("{fault:?}, {lag:?} behind, full {is_full}, broken {is_journal_broken}, person {is_person}, management {is_management}, {}", self.world.disturbances()));
         if is_person {
             self.world.person_puts_a_new_token();
             // What configuration management knew before is of no use any more.
             self.former.clear();
         } else if is_management && !self.former.is_empty() {
+            self.told.push(self.world.in_words());
             self.is_disputed |= self.world.0.borrow().lines > 1;
             let chosen = self.chance.below(u32::try_from(self.former.len()).unwrap()) as usize;
+            let overwritten = self.world.file_token().filter(|token| !self.is_known(token));
+            // With a broken state directory, the file had the only copy.
+            self.world.0.borrow_mut().unknowable.extend(overwritten.map(|token| token.digest()));
             self.world.0.borrow_mut().file = Some(self.former[chosen].clone());
         }
+    }
+
+    /// Whether a process or a state directory has the token.
+    fn is_known(&self, token: &Token) -> bool {
+        let is_unsaved = |keeper: &Keeper| {
+            keeper.unsaved.borrow().as_ref().is_some_and(|unsaved| unsaved.answer.token.as_ref() == Some(token))
+        };
+        self.machines.iter().any(|machine| machine.knows(token)) || self.keepers.iter().flatten().any(is_unsaved)
     }
 
     fn act(&mut self) {
@@ -155,6 +181,7 @@ impl Play {
                 let mut inner = self.world.0.borrow_mut();
                 (inner.fault, inner.lag, inner.is_full, inner.is_journal_broken) =
                     (Fault::None, Duration::ZERO, false, false);
+                (inner.is_state_broken, inner.is_refusing, inner.ahead) = (false, false, Duration::ZERO);
             }
             for number in [0, 1] {
                 let keeper = self.keeper(number);
@@ -165,6 +192,8 @@ impl Play {
             }
             self.world.advance(11 * MINUTE);
         }
+        self.told.push(self.world.in_words());
+        self.told.extend(self.machines.iter().map(Machine::in_words));
         // Two state directories that have met different tokens of a person, with old ones put back meanwhile, may settle on
         // either. What is promised then is only that no rotation is sent twice.
         let is_disputed = self.is_disputed || self.world.is_file_abandoned();

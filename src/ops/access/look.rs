@@ -22,7 +22,8 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
         }
         let Work { record, is_pending, events, now, .. } = work;
         let obstacle = rules::obstacle(&record, &self.access.keeping);
-        AccessPass { record, is_pending, events, error, obstacle, now, wait: rules::ASK_INTERVAL }
+        let is_unsaved = self.has_unsaved();
+        AccessPass { record, is_pending, events, error, is_unsaved, obstacle, now, wait: rules::ASK_INTERVAL }
     }
 
     async fn look_at(&self, work: &mut Work) -> Result<(), AccessError> {
@@ -31,7 +32,7 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
         if work.record.token.as_ref() != Some(&token) {
             work.record = std::mem::take(&mut work.record).with_token(token.clone());
         }
-        work.is_pending = self.sent_at(&token).await?.is_some();
+        work.is_pending = !self.sent_at(work, &token).await?.is_empty();
         let asked = Instant::now();
         match self.ask(&token).await {
             Ok(Answer { value, date, .. }) => {
@@ -46,13 +47,13 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
             }
             Err(failure) => {
                 work.now = failure.date.unwrap_or(work.now);
-                if is_refusal(&failure) {
+                if is_refusal(&failure) && !rules::is_new(&work.record, work.now) {
                     rules::refused(&mut work.record, work.now);
                     if work.record.lost_at.is_some() {
                         return Err(AccessError::Lost);
                     }
                 }
-                Err(AccessError::Asking(failure))
+                Err(self.refusal(work, failure))
             }
         }
     }

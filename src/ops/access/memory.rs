@@ -17,7 +17,7 @@ use crate::lifecycle::AccessKeeping;
 use crate::model::{AccessRecord, AccessTokenFacts, AccessTokenOwner, RunnerKey, ServerUrl, Timestamp, TlsFiles};
 use crate::ops::{AccessServer, AccessToken, Failure, ServerAccess};
 use crate::secret::{Digest, Source, SourceError, Token, TokenError};
-use crate::store::{self, AccessMark, AskedBy, Intent, JournalAnswer, Pending};
+use crate::store::{self, AccessMark, AccessNote, AskedBy, Intent, JournalAnswer, Pending};
 
 pub(super) type Keeper = AccessKeeper<World, Machine>;
 
@@ -36,6 +36,12 @@ pub(super) enum Fault {
     Odd,
     /// Not executed: the answer with a token is a gateway's.
     Foreign,
+    /// Not executed: the answer repeats the token that was sent.
+    Echo,
+    /// Executed, and then nothing can be written into the state directories.
+    StateBroken,
+    /// As `StateBroken`, nor into the file.
+    AllBroken,
     /// Refused: the date is beyond the limit of the instance.
     Declined,
 }
@@ -76,11 +82,21 @@ pub(super) struct Inner {
     pub(super) unknowable: BTreeSet<Digest>,
     pub(super) file: Option<String>,
     is_locked: bool,
-    marks: Vec<AccessMark>,
+    note: AccessNote,
     /// No file can be made or grow.
     pub(super) is_full: bool,
     /// The next writing of an answer fails.
     pub(super) is_journal_broken: bool,
+    /// Nothing can be written into the state directories.
+    pub(super) is_state_broken: bool,
+    /// How far the clock of the next answer is ahead.
+    pub(super) ahead: Duration,
+    /// How old the last use is that the server shows; `None` if it shows none.
+    use_age: Option<Duration>,
+    /// A gateway refuses every token.
+    pub(super) is_refusing: bool,
+    /// No question is answered.
+    pub(super) is_down: bool,
 }
 
 /// A GitLab and a token file.
@@ -133,9 +149,14 @@ impl World {
             unknowable: BTreeSet::new(),
             file: None,
             is_locked: false,
-            marks: Vec::new(),
+            note: AccessNote::default(),
             is_full: false,
             is_journal_broken: false,
+            is_state_broken: false,
+            ahead: Duration::ZERO,
+            use_age: None,
+            is_refusing: false,
+            is_down: false,
         };
         let world = Self(Rc::new(RefCell::new(inner)));
         world.person_puts_a_new_token();
@@ -159,6 +180,32 @@ impl World {
     pub(super) fn advance(&self, span: Duration) {
         let mut inner = self.0.borrow_mut();
         inner.now = inner.now.plus(span);
+    }
+
+    /// The file, and what the server knows, for a seed that fails.
+    pub(super) fn in_words(&self) -> String {
+        let inner = self.0.borrow();
+        let tokens: Vec<_> = (1..=inner.made)
+            .map(|number| {
+                let digest = Token::parse(&format!("glpat-{number:020}")).unwrap().digest();
+                let (is_alive, is_unknowable) =
+                    (inner.is_alive(digest, Duration::ZERO), inner.unknowable.contains(&digest));
+                format!("{number} alive {is_alive}, unknowable {is_unknowable}")
+            })
+            .collect();
+        format!("file {:?}, tokens {tokens:?}", inner.file)
+    }
+
+    /// What is wrong besides, for a seed that fails.
+    pub(super) fn disturbances(&self) -> String {
+        let inner = self.0.borrow();
+        let (state, refusing, ahead) = (inner.is_state_broken, inner.is_refusing, inner.ahead);
+        format!("at {}: state broken {state}, refusing {refusing}, {ahead:?} ahead", inner.now)
+    }
+
+    /// The use that the server shows is this old at the next question.
+    pub(super) fn use_is_noted(&self, age: Duration) {
+        self.0.borrow_mut().use_age = Some(age);
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -246,7 +293,7 @@ impl Inner {
             active: true,
             revoked: false,
             created_at: Some(known.made_at),
-            last_used_at: None,
+            last_used_at: self.use_age.map(|age| self.now.minus(age)),
             expires_at: Some(known.expires_at),
         }
     }
@@ -262,6 +309,9 @@ impl Inner {
             Fault::Failed => return Err(Failure::of(unknown, "500")),
             Fault::Declined => return Err(Failure::of(Disposition::MustAct(Reason::Parameters), "400 expires_at")),
             Fault::Foreign => return Ok((Token::parse("glpat-of-a-gateway").unwrap(), Some("no date"))),
+            Fault::Echo => return Ok((self.repeated(old), Some("it repeats the token that was sent"))),
+            Fault::StateBroken => self.is_state_broken = true,
+            Fault::AllBroken => (self.is_state_broken, self.is_full) = (true, true),
             Fault::None | Fault::Unreached | Fault::Cut | Fault::Odd => {}
         }
         if let Some(successor) = self.tokens[&old].successor {
@@ -290,6 +340,12 @@ impl Inner {
         Ok((token, (fault == Fault::Odd).then_some("no id")))
     }
 
+    /// The token of this digest.
+    fn repeated(&self, token: Digest) -> Token {
+        let made = (1..=self.made).map(|number| Token::parse(&format!("glpat-{number:020}")).unwrap());
+        made.into_iter().find(|made| made.digest() == token).unwrap()
+    }
+
     /// A token is stored.
     fn stored(&mut self, token: Option<&Token>) {
         if token.map(Token::digest) == self.exposed {
@@ -299,6 +355,26 @@ impl Inner {
 
     fn check_space(&self) -> Result<(), store::Error> {
         if self.is_full { Err(store::Error::Stopped) } else { Ok(()) }
+    }
+
+    fn check_state(&self) -> Result<(), store::Error> {
+        if self.is_state_broken { Err(store::Error::Stopped) } else { self.check_space() }
+    }
+
+    /// Revokes a token, as a person does in GitLab.
+    pub(super) fn revoke(&mut self, token: Digest) {
+        let now = self.now;
+        if let Some(known) = self.tokens.get_mut(&token) {
+            known.dead_at = Some(now);
+        }
+    }
+
+    /// The server forgets a rotation, as one does that was restored from a backup.
+    pub(super) fn forget_rotation(&mut self, old: Digest) {
+        let Some(known) = self.tokens.get_mut(&old) else { return };
+        known.dead_at = None;
+        let new = known.successor.take();
+        new.and_then(|new| self.tokens.remove(&new));
     }
 }
 
@@ -310,8 +386,11 @@ impl AccessServer for World {
     ) -> Result<Answer<AccessTokenFacts>, Failure> {
         let token = access.token.digest();
         self.done(|inner| {
-            let date = Some(inner.now);
-            if inner.is_alive(token, inner.lag) {
+            if inner.is_down {
+                return Err(Failure::of(Disposition::Unknown { retry_after: None }, "503"));
+            }
+            let date = Some(inner.now.plus(std::mem::take(&mut inner.ahead)));
+            if !inner.is_refusing && inner.is_alive(token, inner.lag) {
                 return Ok(Answer { value: inner.facts(token), date, request_id: String::new() });
             }
             Err(Failure { date, ..Failure::of(Disposition::MustAct(Reason::AccessToken), "401") })
@@ -334,6 +413,26 @@ impl AccessServer for World {
             Ok(Answer { value, date: Some(inner.now), request_id: String::new() })
         })
         .await
+    }
+}
+
+impl Machine {
+    /// What the state directory holds, for a seed that fails.
+    pub(super) fn in_words(&self) -> String {
+        let kept = self.kept.borrow();
+        let of = |token: &Option<Token>| token.as_ref().map(|token| token.expose().to_owned());
+        let journal = kept
+            .journal
+            .as_ref()
+            .map(|(intent, answer)| (intent.at, answer.as_ref().and_then(|answer| of(&answer.token))));
+        format!("record {:?}, lost {:?}, journal {journal:?}", of(&kept.record.token), kept.record.lost_at)
+    }
+
+    /// Whether the state directory has a token.
+    pub(super) fn knows(&self, token: &Token) -> bool {
+        let kept = self.kept.borrow();
+        let answered = kept.journal.as_ref().and_then(|(_, answer)| answer.as_ref()?.token.as_ref());
+        answered == Some(token) || kept.record.token.as_ref() == Some(token)
     }
 }
 
@@ -371,9 +470,10 @@ impl AccessDisk for Machine {
     async fn replace(&self, former: Vec<Digest>, token: Token) -> Result<Option<Token>, store::Error> {
         self.world
             .done(|inner| {
-                let found = inner.file.as_ref().and_then(|text| Token::parse(text.trim()).ok());
-                if let Some(found) = found.filter(|found| !former.contains(&found.digest())) {
-                    return Ok(Some(found));
+                match inner.file.as_ref().map(|text| Token::parse(text.trim())) {
+                    Some(Ok(found)) if !former.contains(&found.digest()) => return Ok(Some(found)),
+                    None | Some(Ok(_) | Err(TokenError::Empty)) => {}
+                    Some(Err(_)) => return Ok(None),
                 }
                 inner.check_space()?;
                 inner.file = Some(format!("{}\n", token.expose()));
@@ -390,7 +490,7 @@ impl AccessDisk for Machine {
     async fn save(&self, record: AccessRecord) -> Result<(), store::Error> {
         self.world
             .done(|inner| {
-                inner.check_space()?;
+                inner.check_state()?;
                 inner.stored(record.token.as_ref());
                 self.kept.borrow_mut().record = record;
                 Ok(())
@@ -407,7 +507,7 @@ impl AccessDisk for Machine {
     async fn begin(&self, intent: Intent) -> Result<(), store::Error> {
         self.world
             .done(|inner| {
-                inner.check_space()?;
+                inner.check_state()?;
                 let mut kept = self.kept.borrow_mut();
                 let is_held = matches!(&kept.journal, Some((_, Some(answer))) if answer.token.is_some());
                 assert!(!is_held, "an answer is overwritten");
@@ -420,12 +520,15 @@ impl AccessDisk for Machine {
     async fn answered(&self, answer: JournalAnswer) -> Result<(), store::Error> {
         self.world
             .done(|inner| {
-                if std::mem::take(&mut inner.is_journal_broken) {
+                if std::mem::take(&mut inner.is_journal_broken) || inner.is_state_broken {
                     return Err(store::Error::Stopped);
                 }
-                inner.stored(answer.token.as_ref());
                 let mut kept = self.kept.borrow_mut();
-                kept.journal = kept.journal.take().map(|(intent, _)| (intent, Some(answer)));
+                let Some((_, journaled)) = &mut kept.journal else {
+                    return Err(store::Error::NotBegun { key: RunnerKey::access_token(&url()) });
+                };
+                inner.stored(answer.token.as_ref());
+                *journaled = Some(answer);
                 Ok(())
             })
             .await
@@ -436,23 +539,33 @@ impl AccessDisk for Machine {
         Ok(())
     }
 
-    async fn marks(&self) -> Result<Vec<AccessMark>, store::Error> {
-        Ok(self.world.done(|inner| inner.marks.clone()).await)
+    async fn note(&self) -> Result<AccessNote, store::Error> {
+        Ok(self.world.done(|inner| inner.note.clone()).await)
+    }
+
+    async fn note_use(&self, used_at: Timestamp) -> Result<(), store::Error> {
+        self.world
+            .done(|inner| {
+                inner.check_space()?;
+                inner.note.used_at = Some(used_at);
+                Ok(())
+            })
+            .await
     }
 
     async fn add_mark(&self, mark: AccessMark) -> Result<(), store::Error> {
         self.world
             .done(|inner| {
                 inner.check_space()?;
-                inner.marks.retain(|known| known.token != mark.token);
-                inner.marks.push(mark);
+                inner.note.sent.retain(|known| known.token != mark.token);
+                inner.note.sent.push(mark);
                 Ok(())
             })
             .await
     }
 
     async fn remove_mark(&self, token: Digest) -> Result<(), store::Error> {
-        self.world.done(|inner| inner.marks.retain(|mark| mark.token != token)).await;
+        self.world.done(|inner| inner.note.sent.retain(|mark| mark.token != token)).await;
         Ok(())
     }
 }
@@ -493,8 +606,11 @@ pub(super) fn pass(keeper: &Keeper, wish: AccessWish) -> AccessPass {
 /// The process with this keeper is killed: what only its memory held is gone.
 pub(super) fn killed(keeper: Keeper) {
     let world = keeper.server.clone();
+    let unsaved = keeper.unsaved.borrow().as_ref().and_then(|unsaved| unsaved.answer.token.clone());
+    let unsaved = unsaved.filter(|token| !keeper.disk.knows(token) && world.file_token().as_ref() != Some(token));
     drop(keeper);
     let mut inner = world.0.borrow_mut();
+    inner.unknowable.extend(unsaved.map(|token| token.digest()));
     let exposed = inner.exposed.take();
     inner.unknowable.extend(exposed);
 }

@@ -75,6 +75,11 @@ impl AccessUses {
         pause
     }
 
+    /// A token counts again that was rotated before: calls are sent with it.
+    pub(super) fn take(&self, url: &ServerUrl, token: Digest) {
+        self.with(url, |server| server.successors.remove(&token));
+    }
+
     /// When the last call ended; `None` if there was none.
     #[must_use]
     pub fn last(&self, url: &ServerUrl) -> Option<Instant> {

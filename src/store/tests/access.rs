@@ -88,13 +88,13 @@ async fn processes_with_other_state_directories_exclude_each_other_and_share_the
     let _lock = second.lock().await.unwrap();
     first.add_mark(mark("glpat-old")).await.unwrap();
     first.add_mark(mark("glpat-new")).await.unwrap();
-    assert_eq!(second.marks().await.unwrap(), [mark("glpat-old"), mark("glpat-new")]);
+    assert_eq!(second.note().await.unwrap().sent, [mark("glpat-old"), mark("glpat-new")]);
     second.remove_mark(token("glpat-old").digest()).await.unwrap();
-    assert_eq!(first.marks().await.unwrap(), [mark("glpat-new")]);
+    assert_eq!(first.note().await.unwrap().sent, [mark("glpat-new")]);
     let note = fs::read_to_string(home.path.with_file_name(".access-token.rotating")).unwrap();
     assert!(!note.contains("glpat"), "{note}");
     fs::write(home.path.with_file_name(".access-token.rotating"), "{}").unwrap();
-    assert!(first.marks().await.is_err());
+    assert!(first.note().await.is_err());
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use fake_gitlab::Fault;
 use rustix::process::Signal;
 use test_support::{Output, PATIENCE};
 
+use super::access_token;
 use super::oracle::check;
 use super::sandbox::FaultSandbox;
 use super::strace::{self, Call, Injection};
@@ -100,7 +101,7 @@ fn record_often(work: Work, cut: Option<Cut>) -> Vec<Vec<Call>> {
 }
 
 fn record(work: Work, cut: Option<Cut>) -> Result<Vec<Call>, String> {
-    let sandbox = FaultSandbox::new(work.is_enrolling(), None);
+    let sandbox = FaultSandbox::new(work, None);
     work.prepare(&sandbox)?;
     order(&sandbox, work, cut);
     work.act(&sandbox, &strace::recording(&sandbox))?;
@@ -186,7 +187,7 @@ impl Case {
             Trouble::Full { directory, .. } => Some(directory),
             Trouble::None | Trouble::Injection(..) => None,
         };
-        let mut sandbox = FaultSandbox::new(self.work.is_enrolling(), mounted);
+        let mut sandbox = FaultSandbox::new(self.work, mounted);
         let result = self.run_in(&sandbox);
         if result.is_err() && env::var_os("RUNNER_AGENT_E2E_KEEP").is_some() {
             println!("{} is kept in {}:\n{}", self.name(), sandbox.root().display(), sandbox.logs());
@@ -215,6 +216,9 @@ impl Case {
         };
         sandbox.make_room();
         sandbox.gitlab.clear_faults();
+        if self.work == Work::AccessToken {
+            return access_token::recover(sandbox, &status);
+        }
         if self.work.has_succeeded(&status)
             && let Some(goal) = self.work.promise()
         {

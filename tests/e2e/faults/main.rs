@@ -14,6 +14,7 @@
     reason = "this is a test from its first line to its last"
 )]
 
+mod access_token;
 mod case;
 mod oracle;
 mod sandbox;
@@ -34,7 +35,7 @@ use case::Case;
 const BINARY: &str = env!("CARGO_BIN_EXE_runner-agent");
 
 /// How many cases run at a time.
-const WORKERS: usize = 4;
+const WORKERS: usize = 8;
 
 /// Set if this program runs in its own mount namespace.
 const INSIDE: &str = "RUNNER_AGENT_E2E_INSIDE";
@@ -94,7 +95,7 @@ struct Outcome {
 
 /// How many cases the whole matrix has at least. A lower number means that calls are no longer recorded; if the agent
 /// really makes fewer, lower it.
-const MIN_CASES: usize = 3200;
+const MIN_CASES: usize = 3500;
 
 /// One fault in so many may miss: how often config.toml is read again depends on its age, so a run can have fewer calls than
 /// every recording had. Each is named.

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
+use super::access_token;
 use super::sandbox::{FOREIGN, FaultSandbox};
 
 /// What the daemon and `register` report about a registration without a response.
@@ -24,6 +25,8 @@ pub(crate) enum Goal {
     InStep,
     /// The same, or the entry of a runner that is gone: a command that was cut off leaves nothing that acts later.
     InStepOrGone,
+    /// None, and an access token in its file that the server accepts.
+    AccessToken,
 }
 
 /// Compares server and disk.
@@ -40,6 +43,9 @@ pub(crate) fn check(sandbox: &FaultSandbox, goal: Goal) -> Result<(), String> {
     }
     check_foreign(&text)?;
     check_runners(sandbox, &config, goal)?;
+    if goal == Goal::AccessToken {
+        access_token::check(sandbox)?;
+    }
     check_files(sandbox.root())
 }
 
@@ -84,7 +90,7 @@ fn check_runners(sandbox: &FaultSandbox, config: &Table, goal: Goal) -> Result<(
     }
     let is_reached = match goal {
         Goal::One => ours.len() == 1,
-        Goal::None => ours.is_empty(),
+        Goal::None | Goal::AccessToken => ours.is_empty(),
         Goal::InStep | Goal::InStepOrGone => ours.len() <= 1,
     };
     if is_reached { Ok(()) } else { Err(format!("config.toml has {} entries of ours, not {goal:?}", ours.len())) }
@@ -140,6 +146,11 @@ fn is_fixed_beside_config(path: &str) -> bool {
         ".config.toml.runner-agent.tmp",
         ".runner_system_id",
         "..runner_system_id.runner-agent.tmp",
+        "access-token",
+        ".access-token.lock",
+        ".access-token.rotating",
+        ".access-token.runner-agent.tmp",
+        "..access-token.rotating.runner-agent.tmp",
     ];
     names.iter().any(|name| path.strip_prefix("config/") == Some(name))
 }
@@ -152,7 +163,8 @@ fn is_fixed_of_runner(name: &str) -> bool {
     };
     let Some((key, kind)) = stem.rsplit_once('.') else { return false };
     let is_key = key == "build-1" || key.starts_with("register-") || key.contains('@');
-    is_key && (kind == "json" || kind == "held" || (kind == "lock" && !hidden) || (kind == "pending" && hidden))
+    is_key
+        && (["json", "held", "probe"].contains(&kind) || (kind == "lock" && !hidden) || (kind == "pending" && hidden))
 }
 
 fn collect(directory: &Path, found: &mut Vec<String>) {

@@ -7,10 +7,14 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
 
-use fake_gitlab::{Gitlab, Scope};
+use fake_gitlab::{Gitlab, NewAccessToken, Scope};
 use test_support::{Capture, Process, Sandbox};
 
+use super::work::Work;
 use crate::BINARY;
+
+/// The file of the access token that is kept, beside config.toml.
+pub(crate) const ACCESS_TOKEN: &str = "config/access-token";
 
 /// The foreign part of config.toml, which must not change.
 pub(crate) const FOREIGN: &str = "# by hand\nconcurrent   =  4\n\n[session_server] # odd\n  session_timeout = 0x708\n\n\
@@ -26,11 +30,12 @@ pub(crate) struct FaultSandbox {
     sandbox: Sandbox,
     logs: Mutex<Vec<Capture>>,
     mounted: Option<PathBuf>,
+    access_token: &'static str,
 }
 
 impl FaultSandbox {
     /// Writes a config.toml with foreign entries only, and mounts a small disk at `mounted` (`config` or `state`).
-    pub(crate) fn new(is_enrolling: bool, mounted: Option<&str>) -> Self {
+    pub(crate) fn new(work: Work, mounted: Option<&str>) -> Self {
         let sandbox = Sandbox::new(BINARY, Gitlab::builder().token_life("1h"));
         fs::create_dir(sandbox.path("state")).unwrap();
         let mounted = mounted.map(|name| sandbox.path(name));
@@ -40,13 +45,26 @@ impl FaultSandbox {
         }
         sandbox.write_config(FOREIGN);
         sandbox.write("token", &sandbox.gitlab.instance_registration_token());
-        sandbox.write("pat", &sandbox.gitlab.add_access_token([Scope::Api]));
         let url = sandbox.gitlab.url();
-        let server = format!("[[server]]\nurl = \"{url}\"\naccess_token = {{ file = \"pat\" }}\n");
+        let access_token = if work == Work::AccessToken { ACCESS_TOKEN } else { "pat" };
+        let file = if work == Work::AccessToken {
+            let new = NewAccessToken::personal().scopes([Scope::Api]).expires_on(sandbox.gitlab.day_in(90));
+            sandbox.write_with_mode(ACCESS_TOKEN, &sandbox.gitlab.create_access_token(new), 0o600);
+            format!("\"{ACCESS_TOKEN}\", rotate = true")
+        } else {
+            sandbox.write("pat", &sandbox.gitlab.add_access_token([Scope::Api]));
+            "\"pat\"".to_owned()
+        };
+        let server = format!("[[server]]\nurl = \"{url}\"\naccess_token = {{ file = {file} }}\n");
         let enrollment = sandbox.enrollment("build-1", "registration_token = { file = \"token\" }");
-        let enrollment = if is_enrolling { enrollment } else { String::new() };
+        let enrollment = if work.is_enrolling() { enrollment } else { String::new() };
         sandbox.write("agent.toml", &format!("{TIMING}{server}{enrollment}"));
-        Self { sandbox, logs: Mutex::default(), mounted }
+        Self { sandbox, logs: Mutex::default(), mounted, access_token }
+    }
+
+    /// The file of the access token.
+    pub(crate) fn access_token(&self) -> PathBuf {
+        self.path(self.access_token)
     }
 
     /// Starts the binary, under strace if there are arguments for it.

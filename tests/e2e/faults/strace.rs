@@ -232,7 +232,7 @@ fn paths(sandbox: &FaultSandbox, template: &str) -> Vec<String> {
 
 /// The name of the recovery copy of the access token's file, which its path decides.
 fn access_token_copy(sandbox: &FaultSandbox) -> String {
-    format!("access-token-{}.copy", &sha256_hex(sandbox.path("pat").to_str().unwrap().as_bytes())[..16])
+    format!("access-token-{}.copy", &sha256_hex(sandbox.access_token().to_str().unwrap().as_bytes())[..16])
 }
 
 fn state_name(sandbox: &FaultSandbox) -> String {

@@ -35,6 +35,8 @@ pub(crate) enum Work {
     Enroll,
     /// `rotate`, one shot.
     Rotate,
+    /// `access-token rotate`.
+    AccessToken,
     /// `run --once` with a token that is due for rotation.
     Once,
     /// `unregister`, one shot.
@@ -52,10 +54,11 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Register,
         Self::Enroll,
         Self::Rotate,
+        Self::AccessToken,
         Self::Once,
         Self::Unregister,
         Self::Shutdown,
@@ -70,6 +73,7 @@ impl Work {
             Self::Register => "register",
             Self::Enroll => "enroll",
             Self::Rotate => "rotate",
+            Self::AccessToken => "access-token",
             Self::Once => "once",
             Self::Unregister => "unregister",
             Self::Shutdown => "shutdown",
@@ -85,6 +89,7 @@ impl Work {
         match self {
             Self::Register | Self::Enroll => Some(Endpoint::Register),
             Self::Rotate | Self::Once => Some(Endpoint::Reset),
+            Self::AccessToken => Some(Endpoint::RotateAccessToken),
             Self::Unregister | Self::Shutdown => Some(Endpoint::Delete),
             Self::ReplayLost => Some(Endpoint::ResetById),
             Self::ReplayRegister | Self::ReplayRotate | Self::ReplayUnregister => None,
@@ -106,6 +111,7 @@ impl Work {
             Self::Register => Goal::InStep,
             Self::Unregister => Goal::InStepOrGone,
             Self::ReplayUnregister => Goal::None,
+            Self::AccessToken => Goal::AccessToken,
             Self::Enroll
             | Self::Rotate
             | Self::Once
@@ -119,7 +125,7 @@ impl Work {
     /// Prepares the state from which the operation starts.
     pub(crate) fn prepare(self, sandbox: &FaultSandbox) -> Result<(), String> {
         match self {
-            Self::Register | Self::Enroll => Ok(()),
+            Self::Register | Self::Enroll | Self::AccessToken => Ok(()),
             Self::Rotate | Self::Unregister => must_succeed(&register(sandbox, &[])?, sandbox),
             Self::Once => {
                 add_due(sandbox);
@@ -145,6 +151,7 @@ impl Work {
         match self {
             Self::Register => register(sandbox, strace),
             Self::Rotate => sandbox.start(&["rotate", "--name", "build-1"], strace).try_end(),
+            Self::AccessToken => sandbox.start(&["access-token", "rotate"], strace).try_end(),
             Self::Once => sandbox.start(&["run", "--once"], strace).try_end(),
             Self::Unregister => sandbox.start(&["unregister", "--name", "build-1"], strace).try_end(),
             Self::Enroll
@@ -198,6 +205,7 @@ impl Work {
     pub(crate) fn promise(self) -> Option<Goal> {
         match self {
             Self::Register | Self::Rotate | Self::Once => Some(Goal::One),
+            Self::AccessToken => Some(Goal::AccessToken),
             Self::Unregister => Some(Goal::None),
             _ => None,
         }

@@ -130,7 +130,7 @@ fn check_finds_a_damaged_record() {
     let record = records.iter().find(|path| path.extension().is_some_and(|extension| extension == "json")).unwrap();
     fs::write(record, "{").unwrap();
     let errors = findings(sandbox.run(&["check", "-o", "json"]).exits(4), "error");
-    assert!(errors.iter().any(|(_, _, message)| message.contains("is not a runner's record")), "{errors:?}");
+    assert!(errors.iter().any(|(_, _, message)| message.contains("is not a record of this agent")), "{errors:?}");
 }
 
 fn entries(directory: &Path) -> Vec<PathBuf> {

@@ -43,6 +43,7 @@ fn completions_contain_every_command() {
             "doctor",
             "init",
             "reload",
+            "open",
             "status",
             "health",
             "shared",

@@ -16,6 +16,7 @@ fn help_texts_match_their_snapshots() {
         "check",
         "doctor",
         "reload",
+        "open",
         "relocate",
         "status",
         "health",

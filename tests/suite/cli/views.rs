@@ -82,3 +82,20 @@ fn states_have_colours_on_a_terminal_unless_no_color_is_set() {
         }
     }
 }
+
+#[test]
+fn a_named_runner_is_shown_with_the_life_of_its_token() {
+    let sandbox = sandbox_with(Gitlab::builder().token_life("30d"));
+    sandbox.add_created("a");
+    sandbox.add_created("b");
+    let _daemon = sandbox.start_serving();
+    sandbox.run(&["status", "--wait", "ready"]).exits(0);
+    assert!(!sandbox.run(&["status"]).stdout.contains("life is over"));
+    let named = sandbox.run(&["status", "a"]).exits(0).stdout.clone();
+    assert!(named.contains("\nrunner `a` (id ") && !named.contains("\nb "), "{named}");
+    assert!(named.contains(" % of its token's life is over\n  #") && named.contains("R rotation in "), "{named}");
+    assert_eq!(sandbox.run(&["status", "b", "--output", "json"]).exits(0).runners().len(), 1);
+    assert_eq!(sandbox.run(&["status", "c"]).exits(0).stdout, "no runner matches\n");
+    let token = sandbox.run(&["status", "glrt-0123456789abcdefghij"]);
+    assert!(!token.exits(2).stderr.contains("0123456789"), "{}", token.stderr);
+}

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use fake_gitlab::{Endpoint, Fault, Gitlab, NewAccessToken, NewRunner, Scope};
+use fake_gitlab::{Endpoint, Fault, Gitlab, NewAccessToken, NewRunner, Order, Scope};
 use rustix::process::Signal;
 use test_support::{Output, Process, Sandbox};
 
@@ -63,6 +63,34 @@ fn look_again(sandbox: &Sandbox, daemon: &Process) {
     let asked = sandbox.gitlab.requests_to(Endpoint::ShowAccessToken).len();
     daemon.signal(Signal::HUP);
     sandbox.wait_for_requests(Endpoint::ShowAccessToken, asked + 1);
+}
+
+/// Makes the daemon look again, and waits until the record holds the answer. A jump of the server's clock during a pass
+/// would make the question of that pass an old use.
+fn look_again_to_the_end(sandbox: &Sandbox, daemon: &Process) {
+    // The record has whole seconds.
+    sandbox.gitlab.advance(Duration::from_secs(2));
+    let asked_after = sandbox.gitlab.now();
+    daemon.signal(Signal::HUP);
+    sandbox.wait("an answer", |sandbox| {
+        let records = access_records(sandbox);
+        let asked_at = |record: &serde_json::Value| record["asked_at"].as_str()?.parse::<jiff::Timestamp>().ok();
+        let is_new = |at: jiff::Timestamp| at.as_second() >= asked_after.as_second();
+        !records.is_empty() && records.iter().all(|record| asked_at(record).is_some_and(is_new))
+    });
+}
+
+/// The directory of what is kept about access tokens, once there is one.
+fn access_directory(sandbox: &Sandbox) -> Option<PathBuf> {
+    let found = fs::read_dir(sandbox.path("state")).ok()?.map(|entry| entry.unwrap().path().join("access"));
+    found.into_iter().find(|path| path.is_dir())
+}
+
+fn access_records(sandbox: &Sandbox) -> Vec<serde_json::Value> {
+    let directory = access_directory(sandbox).and_then(|directory| fs::read_dir(directory).ok());
+    let files = directory.into_iter().flatten().map(|entry| entry.unwrap().path());
+    let records = files.filter(|path| path.extension().is_some_and(|it| it == "json"));
+    records.filter_map(|path| serde_json::from_slice(&fs::read(path).ok()?).ok()).collect()
 }
 
 #[test]
@@ -315,7 +343,7 @@ fn a_year_of_90_day_tokens_creates_and_recovers_runners_all_along() {
     for month in 1..=12 {
         for _ in 0..30 {
             sandbox.gitlab.advance(DAY);
-            look_again(&sandbox, &daemon);
+            look_again_to_the_end(&sandbox, &daemon);
         }
         let enrollment = format!(
             "[[enroll]]\nname = \"month-{month}\"\nurl = \"{}\"\ncreate = {{ runner_type = \"instance_type\" }}\n",
@@ -357,9 +385,9 @@ fn a_use_from_elsewhere_is_reported_and_own_calls_of_a_former_process_are_none()
     // Each process uses the token an hour after its first question, and the next one asks on the next day.
     for name in ["one", "two", "three"] {
         let daemon = sandbox.start_serving();
-        look_again(&sandbox, &daemon);
+        look_again_to_the_end(&sandbox, &daemon);
         sandbox.gitlab.advance(60 * MINUTE);
-        look_again(&sandbox, &daemon);
+        look_again_to_the_end(&sandbox, &daemon);
         let count = sandbox.gitlab.runners().len();
         sandbox.write("agent.toml", &(sandbox.read("agent.toml") + &enrollment(name)));
         sandbox.wait("another runner", |sandbox| sandbox.gitlab.runners().len() == count + 1 && sandbox.is_in_step());
@@ -367,22 +395,111 @@ fn a_use_from_elsewhere_is_reported_and_own_calls_of_a_former_process_are_none()
         sandbox.gitlab.advance(DAY);
     }
     let daemon = sandbox.start_serving();
-    look_again(&sandbox, &daemon);
+    look_again_to_the_end(&sandbox, &daemon);
     assert!(!status(&sandbox).stdout.contains("used from elsewhere"), "{}", status(&sandbox).stdout);
-    for _ in 0..2 {
+    for part in [2, 3] {
         sandbox.gitlab.advance(DAY);
         sandbox.gitlab.use_access_token(&old);
         // GitLab notes uses a minute apart: a later question would hide this one.
-        sandbox.gitlab.advance(MINUTE / 2);
-        look_again(&sandbox, &daemon);
+        sandbox.gitlab.advance(MINUTE / part);
+        look_again_to_the_end(&sandbox, &daemon);
     }
     sandbox.wait("the report", |sandbox| status(sandbox).stdout.contains("it is used from elsewhere too"));
     sandbox.gitlab.advance(70 * DAY);
-    look_again(&sandbox, &daemon);
+    look_again_to_the_end(&sandbox, &daemon);
     assert!(sandbox.gitlab.requests_to(Endpoint::RotateAccessToken).is_empty());
     sandbox.write(
         "agent.toml",
         &sandbox.read("agent.toml").replace("rotate = true", "rotate = true, used_elsewhere = \"rotate\""),
     );
     wait_for_another(&sandbox, &old);
+}
+
+/// A daemon whose rotation is held after the server has executed it, and the directory of its records, which is away.
+fn rotating_without_records() -> (Sandbox, Process, Order, PathBuf) {
+    let (sandbox, _) = kept();
+    sandbox.gitlab.advance(61 * DAY);
+    let held = sandbox.gitlab.order(Endpoint::RotateAccessToken, Fault::hold().after_acting());
+    let daemon = sandbox.start_serving();
+    sandbox.wait_for_requests(Endpoint::RotateAccessToken, 1);
+    let records = access_directory(&sandbox).unwrap();
+    fs::rename(&records, records.with_extension("away")).unwrap();
+    fs::write(&records, "no directory").unwrap();
+    (sandbox, daemon, held, records)
+}
+
+fn bring_back(records: &Path) {
+    fs::remove_file(records).unwrap();
+    fs::rename(records.with_extension("away"), records).unwrap();
+}
+
+#[test]
+fn a_new_token_is_in_its_file_although_the_state_directory_cannot_be_written() {
+    let (sandbox, daemon, held, records) = rotating_without_records();
+    let old = in_file(&sandbox);
+    held.release();
+    let new = wait_for_another(&sandbox, &old);
+    assert!(
+        daemon.wait_for(Duration::from_secs(60), |daemon| daemon.log().contains("was rotated")),
+        "{}",
+        daemon.log()
+    );
+    // Nothing is left that a stop would lose or wait for.
+    let log = daemon.stop(Signal::QUIT).stderr;
+    assert!(!log.contains("it is lost") && !log.contains("waiting for answers"), "{log}");
+    bring_back(&records);
+    let daemon = sandbox.start_serving();
+    sandbox.wait("the new token in status", |sandbox| status(sandbox).stdout.contains(": active, "));
+    daemon.stop(Signal::QUIT);
+    assert_eq!(in_file(&sandbox), new);
+    assert_no_reuse(&sandbox, &log);
+}
+
+#[test]
+fn a_new_token_in_memory_alone_is_stored_although_its_server_left_the_settings() {
+    let (sandbox, daemon, held, records) = rotating_without_records();
+    let old = in_file(&sandbox);
+    fs::remove_file(sandbox.path("access-token")).unwrap();
+    fs::create_dir(sandbox.path("access-token")).unwrap();
+    held.release();
+    let is_said = |sandbox: &Sandbox| status(sandbox).stdout.contains("the new one is in memory alone");
+    sandbox.wait("the warning in status", is_said);
+    let settings = sandbox.read("agent.toml");
+    sandbox.write("agent.toml", settings.split("[[server]]").next().unwrap());
+    daemon.signal(Signal::HUP);
+    sandbox.wait("the reload", |sandbox| {
+        sandbox.run(&["status", "--output", "json"]).stdout.contains("\"reloads_done\": 1")
+    });
+    assert!(is_said(&sandbox), "{}", status(&sandbox).stdout);
+    fs::remove_dir(sandbox.path("access-token")).unwrap();
+    sandbox.write_with_mode("access-token", &old, 0o600);
+    wait_for_another(&sandbox, &old);
+    bring_back(&records);
+    sandbox.wait("the end of its report", |sandbox| !status(sandbox).stdout.contains("access token for"));
+    daemon.stop(Signal::QUIT);
+    assert_no_reuse(&sandbox, "");
+}
+
+#[test]
+fn a_single_pass_ends_once_a_new_access_token_is_stored() {
+    let (sandbox, _) = kept();
+    sandbox.gitlab.advance(61 * DAY);
+    let old = in_file(&sandbox);
+    let held = sandbox.gitlab.order(Endpoint::RotateAccessToken, Fault::hold().after_acting());
+    let pass = sandbox.start(&["run", "--once"]);
+    sandbox.wait_for_requests(Endpoint::RotateAccessToken, 1);
+    let records = access_directory(&sandbox).unwrap();
+    fs::rename(&records, records.with_extension("away")).unwrap();
+    fs::write(&records, "no directory").unwrap();
+    fs::remove_file(sandbox.path("access-token")).unwrap();
+    fs::create_dir(sandbox.path("access-token")).unwrap();
+    held.release();
+    assert!(pass.wait_for(Duration::from_secs(60), |pass| pass.log().contains("in memory alone")), "{}", pass.log());
+    assert!(pass.is_running());
+    bring_back(&records);
+    fs::remove_dir(sandbox.path("access-token")).unwrap();
+    sandbox.write_with_mode("access-token", &old, 0o600);
+    pass.end();
+    wait_for_another(&sandbox, &old);
+    assert_no_reuse(&sandbox, "");
 }

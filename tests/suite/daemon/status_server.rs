@@ -14,7 +14,7 @@ use fake_gitlab::{Endpoint, Fault, Gitlab, NewRunner, Outage};
 use rustix::process::Signal;
 
 /// Sends one request and returns status, headers and body.
-fn exchange(mut stream: impl Read + Write, request: &str) -> (u16, String, String) {
+pub(super) fn exchange(mut stream: impl Read + Write, request: &str) -> (u16, String, String) {
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -27,7 +27,7 @@ fn get(socket: &Path, path: &str) -> (u16, String) {
     (status, body)
 }
 
-fn request(method: &str, path: &str) -> String {
+pub(super) fn request(method: &str, path: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
 }
 
@@ -39,7 +39,7 @@ pub(super) fn value(socket: &Path, series: &str) -> Option<f64> {
 }
 
 /// The TCP port that the daemon has chosen.
-fn port(sandbox: &Sandbox, daemon: &Process) -> u16 {
+pub(super) fn port(sandbox: &Sandbox, daemon: &Process) -> u16 {
     let mut port = None;
     sandbox.wait("the daemon to listen", |_| {
         let log = daemon.log();
@@ -65,7 +65,13 @@ fn socket_serves_every_path_to_its_owner_only() {
     assert_eq!((&runner["name"], &runner["state"]), (&"build-1".into(), &"active".into()), "{body}");
     assert!(runner["next"]["at"].is_string() && runner["token_expires_at"].is_string(), "{body}");
     assert_eq!(get(&socket, "/metrics").0, 200);
-    assert_eq!(get(&socket, "/").0, 404);
+    let (status, headers, body) = exchange(UnixStream::connect(&socket).unwrap(), &request("GET", "/"));
+    assert!(status == 200 && headers.contains("content-security-policy: default-src 'none'"), "{headers}");
+    assert!(
+        body.contains("build-1") && body.contains("1 runner ready") && body.contains("registered as runner"),
+        "{body}"
+    );
+    assert_eq!(get(&socket, "/favicon.ico").0, 404);
     let ask = |method: &str| exchange(UnixStream::connect(&socket).unwrap(), &request(method, "/status"));
     let (status, headers, body) = ask("HEAD");
     assert!(status == 200 && body.is_empty() && headers.contains("content-length"), "{headers}");
@@ -142,7 +148,7 @@ fn metrics_count_operations_and_contain_no_token() {
     for series in at_least_one {
         assert!(value(&socket, series) >= Some(1.0), "{series}");
     }
-    let bodies = get(&socket, "/metrics").1 + &get(&socket, "/status").1 + &get(&socket, "/readyz").1;
+    let bodies = ["/metrics", "/status", "/readyz", "/"].map(|path| get(&socket, path).1).concat();
     let sent: Vec<_> =
         sandbox.gitlab.requests().iter().filter_map(|request| request.parameter("token").map(str::to_owned)).collect();
     assert!(sent.len() >= 3);
