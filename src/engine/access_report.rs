@@ -146,8 +146,16 @@ mod tests {
             };
             let record = AccessRecord { facts: Some(facts.clone()), ..AccessRecord::default() };
             let (events, now) = (Vec::new(), Timestamp::from_millis(0));
-            let pass =
-                AccessPass { record, is_pending: false, events, error: None, obstacle, now, wait: Duration::ZERO };
+            let pass = AccessPass {
+                record,
+                is_pending: false,
+                is_unsaved: false,
+                events,
+                error: None,
+                obstacle,
+                now,
+                wait: Duration::ZERO,
+            };
             access_report(&server, &pass, &[]).state
         };
         for obstacle in [AccessObstacle::Spent, AccessObstacle::Scope, AccessObstacle::UsedElsewhere] {
