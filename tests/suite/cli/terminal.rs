@@ -23,13 +23,14 @@ struct Person {
 }
 
 impl Person {
-    /// Starts the binary with these arguments as the leader of a session with a new terminal.
+    /// Starts the binary with these arguments in a session with a new terminal. Its leader ends a second later: with it goes
+    /// what the terminal has not passed on.
     fn at(sandbox: &Sandbox, args: &[&str]) -> Self {
         let own = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&own).unwrap();
         unlockpt(&own).unwrap();
         let name = ptsname(&own, Vec::new()).unwrap().into_string().unwrap();
-        let script = r#"exec setsid --ctty "$0" "$@" <"$TERMINAL" >"$TERMINAL" 2>&1"#;
+        let script = r#"exec setsid --ctty sh -c 'trap : INT; "$0" "$@"; code=$?; sleep 1; exit $code' "$0" "$@" <"$TERMINAL" >"$TERMINAL" 2>&1"#;
         let mut command = sandbox.shell(script, args);
         command.env("TERMINAL", name).env("PATH", "/usr/bin:/bin");
         let keyboard = File::from(own);
