@@ -130,17 +130,6 @@ pub enum AccessWarning {
     VerySoon,
 }
 
-/// What an answer about the token of a rotation without an answer means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
-    /// The rotation was not executed: a new one may be sent.
-    NotExecuted,
-    /// Another answer is needed, after this time.
-    Undecided(Duration),
-    /// The token is dead, and so is hope for its successor.
-    Lost,
-}
-
 /// When a token is rotated: shortly before the last third of its life begins, or a little earlier. `None` for one that
 /// never ends.
 ///
@@ -247,17 +236,12 @@ pub fn is_new(record: &AccessRecord, now: Timestamp) -> bool {
     record.rotated_at.and_then(|at| past(at, now)).is_some_and(|at| settling(at, now).is_some())
 }
 
-/// What an answer about the token of a rotation means whose answer was not received. `from` is as of [`settles_from`].
+/// After what time another refusal of the token of a rotation without an answer means that its successor is lost; `None` if
+/// this one does.
 #[must_use]
-pub fn settled(record: &AccessRecord, from: Timestamp, now: Timestamp, is_accepted: bool) -> Settled {
-    if is_accepted {
-        return settling(from, now).map_or(Settled::NotExecuted, Settled::Undecided);
-    }
+pub fn confirming(record: &AccessRecord, now: Timestamp) -> Option<Duration> {
     let since = record.refused_at.and_then(|at| past(at, now)).map(|at| now.since(at)).unwrap_or_default();
-    match CONFIRM_AFTER.checked_sub(since).filter(|left| !left.is_zero()) {
-        Some(left) => Settled::Undecided(left),
-        None => Settled::Lost,
-    }
+    CONFIRM_AFTER.checked_sub(since).filter(|left| !left.is_zero())
 }
 
 /// The state as reported. `is_pending` says that a rotation was sent whose answer is not known.
@@ -301,15 +285,11 @@ pub fn accepted(record: &mut AccessRecord, facts: AccessTokenFacts, now: Timesta
         record.uses_elsewhere += u32::from(is_elsewhere);
     }
     record.use_age = age.or(record.use_age);
-    note_acceptance(record, facts, now, drawn);
+    accepted_new(record, facts, now, drawn);
 }
 
 /// The server accepts a token that was just made: its only use is the question.
 pub fn accepted_new(record: &mut AccessRecord, facts: AccessTokenFacts, now: Timestamp, drawn: u32) {
-    note_acceptance(record, facts, now, drawn);
-}
-
-fn note_acceptance(record: &mut AccessRecord, facts: AccessTokenFacts, now: Timestamp, drawn: u32) {
     record.spread.get_or_insert(drawn);
     record.facts = Some(facts);
     record.asked_at = Some(now);
@@ -319,8 +299,7 @@ fn note_acceptance(record: &mut AccessRecord, facts: AccessTokenFacts, now: Time
 
 /// Processes of this agent have used the token at this server time.
 pub fn used(record: &mut AccessRecord, at: Option<Timestamp>, now: Timestamp) {
-    let known = [record.last_use, at].into_iter().flatten().filter_map(|at| past(at, now)).max();
-    record.last_use = known;
+    record.last_use = [record.last_use, at].into_iter().flatten().filter_map(|at| past(at, now)).max();
 }
 
 /// The server refuses the token.
@@ -456,11 +435,11 @@ mod tests {
         assert_eq!((from, settles_from(&mut record, &[ahead], after(600))), (now, Some(now)));
         // One that was sent since counts, too.
         assert_eq!(settles_from(&mut record, &[ahead, after(500)], after(600)), Some(after(500)));
-        assert_eq!(settled(&record, from, after(600), true), Settled::NotExecuted);
+        assert_eq!(settling(from, after(600)), None);
         // The remembered time may come from that clock, too.
         assert_eq!(settles_from(&mut record, &[ahead], now.minus(DAY)), Some(now.minus(DAY)));
         refused(&mut record, ahead);
-        assert_eq!(settled(&record, from, now, false), Settled::Undecided(CONFIRM_AFTER));
+        assert_eq!(confirming(&record, now), Some(CONFIRM_AFTER));
         refused(&mut record, now);
         assert_eq!(record.refused_at, Some(now));
         record.rotated_at = Some(ahead);
@@ -484,12 +463,12 @@ mod tests {
         let mut record = record(facts("2026-01-01T00:00:00Z", "2026-04-01"));
         let sent_at = at("2026-03-02T00:00:00Z");
         let after = |seconds| sent_at.plus(Duration::from_secs(seconds));
-        assert_eq!(settled(&record, sent_at, after(599), true), Settled::Undecided(Duration::from_secs(1)));
-        assert_eq!(settled(&record, sent_at, after(600), true), Settled::NotExecuted);
-        assert_eq!(settled(&record, sent_at, after(900), false), Settled::Undecided(CONFIRM_AFTER));
+        assert_eq!(settling(sent_at, after(599)), Some(Duration::from_secs(1)));
+        assert_eq!(settling(sent_at, after(600)), None);
+        assert_eq!(confirming(&record, after(900)), Some(CONFIRM_AFTER));
         refused(&mut record, after(900));
-        assert_eq!(settled(&record, sent_at, after(930), false), Settled::Undecided(Duration::from_secs(30)));
-        assert_eq!(settled(&record, sent_at, after(960), false), Settled::Lost);
+        assert_eq!(confirming(&record, after(930)), Some(Duration::from_secs(30)));
+        assert_eq!(confirming(&record, after(960)), None);
         lost(&mut record, after(960));
         assert_eq!(obstacle(&record, &rotating()), Some(AccessObstacle::Spent));
         assert_eq!(state(&record, false, after(960)), AccessTokenState::Lost);

@@ -2,15 +2,16 @@
 //!
 //! A pass holds the lock beside the token file from its first look to its end. In order:
 //!
-//! 1. an answer in the journal is brought in: record · file · read back · clear the journal;
-//! 2. a token that a person has put into the file is taken at once; one that was rotated before is replaced;
+//! 1. an answer in the journal, or in memory alone, is brought in: record · file, also if one of them is impossible · read
+//!    back · clear the journal;
+//! 2. a token that a person has put into the file is taken if the server accepts it; one that was rotated before is replaced;
 //! 3. the server is asked about the token, which also settles a rotation without an answer;
 //! 4. **rotate**, if it is due: probe file and state · journal the intent · note the token's digest beside the file ·
 //!    POST, once · journal the answer · then as in 1.
 //!
 //! GitLab revokes the new token if the old one is rotated again. So none is sent while the journal has an intent without
-//! an answer, or the note beside the file names the token; both go only once the server has accepted the old token ten
-//! minutes after the request, when no replica is behind any more. After a success the note stays, for processes that find
+//! an answer, or the note beside the file names the token; both go only once the server has accepted the old token in two
+//! answers ten minutes after the request, when no replica is behind any more. After a success the note stays, for processes that find
 //! the old token in the file again.
 
 mod answer;
@@ -37,7 +38,7 @@ use super::{AccessServer, AccessToken, Failure, ServerAccess, SoleCopies};
 use crate::error_chain::chain;
 use crate::gitlab::{Answer, Disposition, Reason};
 use crate::lifecycle::AccessObstacle;
-use crate::lifecycle::access::{self as rules, Settled};
+use crate::lifecycle::access as rules;
 use crate::model::{AccessRecord, AccessTokenFacts, Timestamp};
 use crate::secret::{Digest, Fingerprint, Token, random_bits};
 use crate::store::{self, AskedBy, Intent, JournalAnswer};
@@ -322,8 +323,8 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
         }
     }
 
-    /// The server accepts the token of a rotation that is waited for since `from`. Returns how much longer that may come from a replica that does not know of
-    /// the rotation; `None` once it was not executed, and another one may follow.
+    /// The server accepts the token of a rotation that is waited for since `from`. Returns how much longer that may come from
+    /// a replica that does not know of the rotation; `None` once it was not executed, and another one may follow.
     async fn settle(&self, work: &mut Work, token: &Token, from: Timestamp) -> Result<Option<Duration>, AccessError> {
         let left = self.still_settling(work, token, from).await?;
         if left.is_none() {
@@ -373,16 +374,16 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
         if !is_refusal(&failure) {
             return Err(AccessError::Asking(failure));
         }
-        let Some(from) = rules::settles_from(&mut work.record, sent_at, work.now) else {
+        if rules::settles_from(&mut work.record, sent_at, work.now).is_none() {
             if !rules::is_new(&work.record, work.now) {
                 rules::refused(&mut work.record, work.now);
                 self.disk.save(work.record.clone()).await?;
             }
             return Err(self.refusal(work, failure));
-        };
-        let settled = rules::settled(&work.record, from, work.now, false);
+        }
+        let confirming = rules::confirming(&work.record, work.now);
         rules::refused(&mut work.record, work.now);
-        if let Settled::Undecided(wait) = settled {
+        if let Some(wait) = confirming {
             self.disk.save(work.record.clone()).await?;
             return Err(AccessError::Uncertain { wait });
         }

@@ -24,12 +24,12 @@ impl KeptRunner {
 
     /// Replaces the status.
     pub(super) fn update(&mut self, status: RunnerStatus) {
-        let (former, last) = (self.verified_at(), status.report.last_verify.as_ref().map(|verify| verify.at));
-        if former.is_some() && former != last {
+        let former = self.verified_at();
+        self.status = status;
+        if former.is_some() && former != self.verified_at() {
             self.verified_before.rotate_right(1);
             self.verified_before[0] = former;
         }
-        self.status = status;
     }
 
     fn verified_at(&self) -> Option<Timestamp> {

@@ -2,7 +2,6 @@
 
 use super::{AccessDisk, AccessError, AccessEvent, AccessKeeper, Work, is_refusal, rules};
 use crate::error_chain::chain;
-use crate::lifecycle::access::Settled;
 use crate::ops::AccessServer;
 use crate::secret::Token;
 use crate::store::{self, Intent, JournalAnswer, Pending};
@@ -10,8 +9,7 @@ use crate::store::{self, Intent, JournalAnswer, Pending};
 impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
     /// Brings in an answer that was journaled, or could not be.
     pub(super) async fn bring_in(&self, work: &mut Work) -> Result<(), AccessError> {
-        let unsaved = self.unsaved.borrow().as_ref().map(|unsaved| (unsaved.intent.clone(), unsaved.answer.clone()));
-        let (intent, answer) = match unsaved {
+        let (intent, answer) = match self.unsaved_answer() {
             Some((intent, answer)) => {
                 self.journal_late(&intent, &answer).await;
                 (intent, answer)
@@ -42,9 +40,7 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
             };
         }
         match journaled {
-            Ok(()) => {
-                self.unsaved.borrow_mut().iter_mut().for_each(|unsaved| unsaved.copy = None);
-            }
+            Ok(()) => self.unsaved_is_kept(),
             Err(error) => tracing::debug!(error = chain(&error), "still cannot journal a new access token"),
         }
     }
@@ -66,10 +62,8 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
             self.disk.clear().await?;
             return Ok(false);
         };
-        // One with the old token in it has rotated nothing.
-        let is_documented = answer.is_documented && Some(token.digest()) != intent.token;
-        work.is_pending = !is_documented;
-        if !is_documented && !self.is_proven(work, intent, &token).await? {
+        work.is_pending = !answer.is_documented;
+        if !answer.is_documented && !self.is_proven(work, intent, &token).await? {
             return Ok(false);
         }
         work.is_pending = false;
@@ -94,9 +88,8 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
         let held = held.map_err(|error| unfinished(error.into()))?;
         let read = self.disk.token().await?;
         if read == token {
-            let event = AccessEvent::Rotated(token.fingerprint());
-            if !self.is_in_file() && !work.events.contains(&event) {
-                work.events.push(event);
+            if !self.is_in_file() {
+                work.events.push(AccessEvent::Rotated(token.fingerprint()));
             }
         } else if held.is_some_and(|held| held != token) {
             // The next step takes that of the person.
@@ -105,8 +98,24 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
             return Err(AccessError::NotHeld);
         }
         self.disk.clear().await?;
-        self.unsaved.take();
+        self.forget_unsaved();
         Ok(true)
+    }
+
+    /// The rotation whose answer the journal may lack, and the answer.
+    fn unsaved_answer(&self) -> Option<(Intent, JournalAnswer)> {
+        self.unsaved.borrow().as_ref().map(|unsaved| (unsaved.intent.clone(), unsaved.answer.clone()))
+    }
+
+    /// A new token that was in memory alone is kept elsewhere, too.
+    fn unsaved_is_kept(&self) {
+        self.unsaved.borrow_mut().iter_mut().for_each(|unsaved| unsaved.copy = None);
+    }
+
+    /// A new token is where it belongs, or was none.
+    pub(super) fn forget_unsaved(&self) {
+        self.unsaved_is_kept();
+        self.unsaved.take();
     }
 
     /// A new token that was in memory alone is in the record or in the file. That it is in the file is an event of its own
@@ -126,8 +135,8 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
 
     /// The state directory cannot be read: a new token that is in memory alone is put into its file nevertheless.
     pub(super) async fn put_into_file(&self, work: &mut Work) -> Result<(), AccessError> {
-        let unsaved = self.unsaved.borrow().as_ref().map(|unsaved| (unsaved.intent.clone(), unsaved.answer.clone()));
-        let Some((intent, JournalAnswer { token: Some(token), is_documented: true, .. })) = unsaved else {
+        let Some((intent, JournalAnswer { token: Some(token), is_documented: true, .. })) = self.unsaved_answer()
+        else {
             return Ok(());
         };
         let _lock = self.disk.lock().await?;
@@ -158,7 +167,7 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
             }
             // A person's token was taken since.
             self.disk.clear().await?;
-            self.unsaved.take();
+            self.forget_unsaved();
             work.is_pending = false;
             return Ok(false);
         };
@@ -172,15 +181,15 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
                 if self.settle(work, &old, from).await?.is_some() {
                     return Err(AccessError::Unproven(ODD));
                 }
-                self.unsaved.take();
+                self.forget_unsaved();
                 Ok(false)
             }
             Err(failure) if is_refusal(&failure) => {
                 work.now = failure.date.unwrap_or(work.now);
                 let from = rules::settles_from(&mut work.record, &sent_at, work.now).unwrap_or(work.now);
-                let settled = rules::settled(&work.record, from, work.now, false);
+                let is_confirmed = rules::confirming(&work.record, work.now).is_none();
                 rules::refused(&mut work.record, work.now);
-                let is_lost = settled == Settled::Lost && rules::settling(from, work.now).is_none();
+                let is_lost = is_confirmed && rules::settling(from, work.now).is_none();
                 if is_lost {
                     // The journal keeps the new one: it may be accepted some day.
                     self.lose(work);

@@ -99,9 +99,7 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
         rules::spend(&mut record, pending.as_ref().and_then(|pending| pending.intent.token));
         work.record = record.with_token(found.clone());
         self.disk.save(work.record.clone()).await?;
-        // The server knows neither token of that rotation.
-        self.unsaved.borrow_mut().iter_mut().for_each(|unsaved| unsaved.copy = None);
-        self.unsaved.take();
+        self.forget_unsaved();
         self.uses.take(&self.access.url, found.digest());
         if pending.is_some() {
             self.disk.clear().await?;

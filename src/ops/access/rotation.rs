@@ -55,7 +55,7 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
         copy.sends();
         match self.send(work, token).await {
             Ok(Answer { value, date, .. }) => {
-                let answer = journal_answer(&value, date);
+                let answer = journal_answer(&value, token, date);
                 let written = self.disk.answered(answer.clone()).await;
                 match written {
                     Ok(()) => copy.is_safe(),
@@ -68,13 +68,14 @@ impl<S: AccessServer, D: AccessDisk> AccessKeeper<S, D> {
                     }
                 }
                 work.record.declined = None;
-                if answer.is_documented && value.token != *token {
+                if answer.is_documented {
                     // Whether it can be stored or not.
                     pause.changes_over(digest, &value.token);
                 }
                 if !self.finish(work, &intent, &answer).await? {
                     return Ok(());
                 }
+                // An odd answer is proven now.
                 pause.changes_over(digest, &value.token);
                 drop(pause);
                 work.record.facts = value.facts;
@@ -131,7 +132,8 @@ fn in_words(failure: &Failure) -> String {
     failure.hint.as_ref().map_or_else(|| failure.to_string(), |hint| format!("{failure}: {hint}"))
 }
 
-fn journal_answer(answer: &RotatedAccessToken, date: Option<Timestamp>) -> JournalAnswer {
+/// The answer as the journal keeps it. One with the token in it that was sent has rotated nothing.
+fn journal_answer(answer: &RotatedAccessToken, sent: &Token, date: Option<Timestamp>) -> JournalAnswer {
     let expiry = match &answer.facts {
         None => Expiry::Unknown,
         Some(facts) => facts.expires_at.map_or(Expiry::Never, Expiry::At),
@@ -141,6 +143,6 @@ fn journal_answer(answer: &RotatedAccessToken, date: Option<Timestamp>) -> Journ
         token: Some(answer.token.clone()),
         expiry,
         obtained_at: date,
-        is_documented: answer.oddity.is_none(),
+        is_documented: answer.oddity.is_none() && answer.token != *sent,
     }
 }

@@ -216,13 +216,13 @@ impl Case {
         };
         sandbox.make_room();
         sandbox.gitlab.clear_faults();
-        if self.work == Work::AccessToken {
-            return access_token::recover(sandbox, &status);
-        }
         if self.work.has_succeeded(&status)
             && let Some(goal) = self.work.promise()
         {
             check(sandbox, goal).map_err(|lost| format!("it reported success, but {lost}"))?;
+        }
+        if self.work == Work::AccessToken {
+            return access_token::recover(sandbox);
         }
         self.recover(sandbox)?;
         self.work.repeat(sandbox).map_err(|lost| format!("after a repetition: {lost}"))
