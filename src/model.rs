@@ -10,6 +10,7 @@ mod event;
 mod evidence;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod hook;
 mod names;
 mod registered;
 mod report;
@@ -33,6 +34,7 @@ pub use event::{Event, EventKind};
 pub use evidence::{
     Boot, Candidate, CandidateSource, Claim, Conclusion, Evidence, Finding, Held, Rejection, Rungs, Stamp,
 };
+pub use hook::{Announced, HookDelivery, HookEvent, HookKind, HookRecord};
 pub(crate) use names::named_enum;
 pub use names::{Action, RotationRule, StateName, Step, StopAction, Trouble, VerifyOutcome, Why};
 pub use registered::RegisteredWith;
@@ -178,6 +180,12 @@ impl RunnerKey {
     pub fn access_token_file(url: &ServerUrl, path: &str) -> Self {
         let identity = Digest::of(path.as_bytes()).to_hex();
         Self(format!("access-token-{}@{}", &identity[..16], url.file_name()).into())
+    }
+
+    /// Returns the key of what hooks were told about the settings, in a directory of its own.
+    #[must_use]
+    pub fn settings() -> Self {
+        Self("settings@agent".into())
     }
 
     /// The key as the stem of a file name.

@@ -17,6 +17,7 @@ mod entry_keys;
 mod file;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod hooks;
 mod http;
 mod new_file;
 mod paths;

@@ -19,7 +19,7 @@ mod socket;
 mod tests;
 
 pub use client::{StatusClient, StatusClientError, StatusResponse};
-pub use counters::{Counters, Operation, OperationOutcome};
+pub use counters::{Counters, HookOutcome, Operation, OperationOutcome};
 pub use events::MAX_EVENTS;
 pub use metrics::metrics;
 pub use registry::{FileWork, NotReadyReason, Phase, Readiness, RunnerStatus, StatusRegistry};

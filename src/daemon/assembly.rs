@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::access_tokens::{AccessTokens, SettingsFeed};
 use super::disk_watch::watch_disk;
+use super::hooks::{HookFeed, RunningHooks};
 use super::settings_files::SettingsFiles;
 use super::store_watch::open_at_start;
 use super::supervisor::reached;
@@ -26,7 +27,7 @@ use crate::settings::{self, Environment, Overrides, Settings};
 use crate::sharing;
 use crate::signals::{Signal, Signals, has_end_arrived};
 use crate::status::{Counters, Phase, Sources, StatusRegistry, StatusServer, StatusServerConfig, StatusServerError};
-use crate::store::{self, InstanceLock, Record, Store};
+use crate::store::{self, HookFiles, InstanceLock, Record, Store};
 use crate::systemd;
 
 /// Why the daemon ended before it was stopped.
@@ -155,6 +156,7 @@ impl Assembly {
             request_timeout,
             registry: StatusRegistry::default(),
             counters,
+            hooks: HookFeed::default(),
         };
         Ok(Self { config, parts, client, store, status_server, instance_id, _instance: instance })
     }
@@ -164,7 +166,9 @@ impl Assembly {
     /// # Errors
     /// [`StartError`] if the status server or the first inventory fails.
     pub async fn serve(self, signals: &mut Signals) -> Result<ShutdownOutcome, StartError> {
-        let Self { config, parts, client, store, status_server, instance_id, _instance } = self;
+        let Self { config, mut parts, client, store, status_server, instance_id, _instance } = self;
+        let hooks = RunningHooks::start(HookFiles::new(store.clone()), parts.counters.clone());
+        parts.hooks = hooks.feed();
         let status_server = StatusServer::listen(&status_server).await?;
         let (notices, inbox) = mpsc::unbounded_channel();
         let (heartbeat, registry) = (parts.heartbeat.clone(), parts.registry.clone());
@@ -187,9 +191,13 @@ impl Assembly {
             never = status_server.serve(sources) => match never {},
             never = systemd::ping_watchdog(is_well) => match never {},
         };
+        let end = async {
+            hooks.finish().await;
+            drain(&store, signals).await;
+        };
         tokio::select! {
             biased;
-            () = systemd::notify_stopping_during(drain(&store, signals)) => {}
+            () = systemd::notify_stopping_during(end) => {}
             never = watch_disk(&store, &sole_copies, &registry) => match never {},
         }
         outcome
@@ -201,7 +209,9 @@ impl Assembly {
     ///
     /// # Errors
     /// [`StartError::Operation`] if config.toml or the state directory cannot be read.
-    pub async fn pass(self, signals: &mut Signals, on_interrupt: impl FnOnce()) -> Result<PassOutcome, StartError> {
+    pub async fn pass(mut self, signals: &mut Signals, on_interrupt: impl FnOnce()) -> Result<PassOutcome, StartError> {
+        let hooks = RunningHooks::start(HookFiles::new(self.store.clone()), self.parts.counters.clone());
+        self.parts.hooks = hooks.feed();
         let (grace, request_timeout) = (self.config.shutdown.grace, self.parts.request_timeout);
         let sole_copies = self.parts.engine.ops.sole_copies().clone();
         let outcome = {
@@ -222,7 +232,11 @@ impl Assembly {
             }
         };
         // A cancelled operation may still be writing a new token.
-        systemd::notify_stopping_during(drain(&self.store, signals)).await;
+        let end = async {
+            hooks.finish().await;
+            drain(&self.store, signals).await;
+        };
+        systemd::notify_stopping_during(end).await;
         Ok(outcome?)
     }
 }
@@ -243,6 +257,7 @@ fn access_tokens(
         uses: ops.access_uses().clone(),
         registry: parts.registry.clone(),
         counters: parts.counters.clone(),
+        hooks: parts.hooks.clone(),
     }
 }
 
