@@ -1,9 +1,14 @@
 //! Hooks: what is done after an event, once for each event and hook.
 //!
-//! A [`Hook`] says which events of which runners it is for, and what is done: a command is run, for example. [`Hook::run`]
+//! A [`Hook`] says which events of which runners it is for, and what is done: a command is run, a web server is told, a signal is sent, or the token is
+//! written into a file. [`Hook::run`]
 //! makes one attempt. The daemon decides when, and how often.
 
 mod command;
+mod program;
+mod signal;
+mod webhook;
+mod write_token;
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,9 +16,12 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::model::{HookEvent, HookKind};
-use crate::secret::Token;
+use crate::secret::{Source, Token};
 
 pub use command::{CommandAction, TokenInput};
+pub use signal::{SignalAction, SignalName, SignalTarget};
+pub use webhook::WebhookAction;
+pub use write_token::{FileOwner, WriteTokenAction};
 
 /// The default time limit of one attempt.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,6 +51,12 @@ pub struct Hook {
 pub enum Action {
     /// Runs a command.
     Command(CommandAction),
+    /// Sends a signal.
+    Signal(SignalAction),
+    /// Sends the event to a web server.
+    Webhook(WebhookAction),
+    /// Writes the token into a file.
+    WriteToken(WriteTokenAction),
 }
 
 /// One event for one hook.
@@ -54,6 +68,8 @@ pub struct Delivery<'a> {
     pub token: Option<&'a Token>,
     /// Where a command finds the token, if it reads it from a file. It is written for the attempt, and removed after it.
     pub token_path: Option<&'a Path>,
+    /// Whether the runner is enrolled: no other program takes its token from config.toml.
+    pub is_own: bool,
 }
 
 /// Why an attempt has failed. Never contains a token.
@@ -85,11 +101,47 @@ impl Hook {
         self.on.contains(&event.event) && event.runner.as_ref().is_none_or(is_for_runner)
     }
 
+    /// Whether it can be for events of a kind.
+    #[must_use]
+    pub fn can_be_for(&self, kind: HookKind) -> bool {
+        match &self.action {
+            Action::Command(command) => command.token == TokenInput::None || kind.leaves_token(),
+            Action::Signal(_) | Action::Webhook(_) => true,
+            Action::WriteToken(_) => kind.leaves_token() && kind.changes_token(),
+        }
+    }
+
+    /// Whether it is for events of a kind if the settings name none. A process is signalled to read a changed token.
+    #[must_use]
+    pub fn is_for_by_default(&self, kind: HookKind) -> bool {
+        match &self.action {
+            Action::Signal(_) => kind.changes_token(),
+            Action::Command(_) | Action::Webhook(_) | Action::WriteToken(_) => self.can_be_for(kind),
+        }
+    }
+
     /// Whether it needs the runner's token.
     #[must_use]
     pub fn takes_token(&self) -> bool {
         match &self.action {
             Action::Command(command) => command.token != TokenInput::None,
+            Action::WriteToken(_) => true,
+            Action::Signal(_) | Action::Webhook(_) => false,
+        }
+    }
+
+    /// Whether it keeps a file with the token of a runner of this name.
+    #[must_use]
+    pub fn keeps_file_of(&self, runner: &str) -> bool {
+        matches!(self.action, Action::WriteToken(_)) && self.runners.iter().any(|name| name == runner)
+    }
+
+    /// The source of its secret, if it has one.
+    #[must_use]
+    pub fn secret(&self) -> Option<&Source> {
+        match &self.action {
+            Action::Webhook(webhook) => webhook.secret.as_ref(),
+            Action::Command(_) | Action::Signal(_) | Action::WriteToken(_) => None,
         }
     }
 
@@ -98,6 +150,7 @@ impl Hook {
     pub fn takes_token_path(&self) -> bool {
         match &self.action {
             Action::Command(command) => command.token == TokenInput::File,
+            Action::Signal(_) | Action::Webhook(_) | Action::WriteToken(_) => false,
         }
     }
 
@@ -111,6 +164,9 @@ impl Hook {
         }
         match &self.action {
             Action::Command(command) => command.run(self, delivery).await,
+            Action::Signal(signal) => signal.run(self).await,
+            Action::Webhook(webhook) => webhook.run(self, delivery).await,
+            Action::WriteToken(write) => write.run(delivery).await,
         }
     }
 

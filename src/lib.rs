@@ -31,7 +31,8 @@
 //! - [`store`]: config.toml, edited by splicing (`splice.rs`) and replaced atomically (`replace.rs`); the state directory
 //!   with records, journal and locks. One thread does all of their disk work.
 //! - [`sharing`]: the stores of runners that many machines share, etcd and Kubernetes, behind one trait.
-//! - [`hooks`]: what is done after an event, one attempt at a time: a command that is run.
+//! - [`hooks`]: what is done after an event, one attempt at a time: a command, a webhook, a signal, a file with the
+//!   token.
 //! - [`status`]: the registry of runner states, the HTTP and socket server with its client, and the metrics
 //!   (`metrics.rs` and `counters.rs` name them).
 //! - [`log`]: the log on stderr, or as native entries of systemd's journal.

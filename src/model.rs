@@ -18,6 +18,7 @@ mod rows;
 mod shared;
 mod text;
 mod time;
+mod webhook;
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -46,6 +47,7 @@ pub use shared::{
 };
 pub use text::{is_unprintable, printable_json};
 pub use time::{Timestamp, TimestampError, format_span, parse_span};
+pub use webhook::{WebhookUrl, WebhookUrlError};
 
 use crate::secret::{Digest, Token};
 

@@ -79,6 +79,8 @@ pub(super) struct RunnerSight {
     pub(super) url: ServerUrl,
     pub(super) expiry: Expiry,
     pub(super) token: Option<Token>,
+    /// Whether it is enrolled.
+    pub(super) is_own: bool,
     /// The same without the token.
     pub(super) seen: SeenRunner,
 }
@@ -104,6 +106,7 @@ impl HookFeed {
             url: record.url.clone(),
             expiry: credential.map(|credential| credential.expiry).unwrap_or_default(),
             token,
+            is_own: record.enrollment.is_some(),
             seen,
         };
         self.see(record.key.clone(), Subject::Runner(Box::new(sight)), now);

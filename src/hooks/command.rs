@@ -1,31 +1,13 @@
 //! Runs a command.
 
-use std::fs::File;
-use std::io::{self, Seek as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
 
-use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::process::{Child, Command};
-use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
-
+use super::program::Program;
 use super::{Delivery, Hook, HookError};
-use crate::files::{Place, spawn_file_task, trusted_program};
-use crate::model::{HookEvent, RunnerId, Timestamp, is_unprintable};
-use crate::secret::{Token, without_tokens};
-
-/// The command's PATH.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// How much of its output is kept, in bytes, of stdout and stderr each.
-const MAX_OUTPUT_BYTES: usize = 1024;
-
-/// How long its output is read after its end: a process that it has left behind may have the pipe.
-const AFTER_EXIT: Duration = Duration::from_secs(1);
+use crate::files::Place;
+use crate::model::{HookEvent, RunnerId, Timestamp};
+use crate::secret::Token;
 
 /// A command to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,41 +33,19 @@ pub enum TokenInput {
 
 impl CommandAction {
     pub(super) async fn run(&self, hook: &Hook, delivery: Delivery<'_>) -> Result<String, HookError> {
-        let (path, event) = (self.program.clone(), delivery.event);
-        let checked = spawn_file_task(&self.program, move || trusted_program(&path)).await;
-        let checked = checked.map_err(|error| HookError::Passing(error.to_string()))?;
-        let program = checked.map_err(|error| HookError::of_file(&self.program, &error))?;
-        let _token_file = self.token_file(delivery)?;
-        let input = match (self.token, delivery.token) {
-            (TokenInput::Stdin, Some(token)) => in_memory(&[token.expose().as_bytes(), b"\n"]),
-            _ => in_memory(&[&hook.body(event)?]),
+        let mut variables = variables(hook, delivery.event);
+        let token_file = self.token_file(delivery)?;
+        if let Some(TokenFile(place)) = &token_file {
+            variables.push(("RUNNER_AGENT_TOKEN_FILE", place.path().display().to_string()));
+        }
+        let program = Program { path: &self.program, arguments: &self.arguments, variables };
+        let said = match (self.token, delivery.token) {
+            (TokenInput::Stdin, Some(token)) => {
+                program.run(&[token.expose().as_bytes(), b"\n"], hook.timeout, Some(token)).await
+            }
+            (_, token) => program.run(&[&hook.body(delivery.event)?], hook.timeout, token).await,
         };
-        let cannot_start = |error: io::Error| HookError::Passing(format!("cannot start the command: {error}"));
-        let mut command = Command::new(program);
-        command.arg0(&self.program).args(&self.arguments).current_dir("/");
-        command.env_clear().env("PATH", PATH).envs(variables(hook, event));
-        if let (TokenInput::File, Some(path)) = (self.token, delivery.token_path) {
-            command.env("RUNNER_AGENT_TOKEN_FILE", path);
-        }
-        command.stdin(Stdio::from(input.map_err(cannot_start)?)).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.process_group(0).kill_on_drop(true).spawn().map_err(cannot_start)?;
-        let group = ProcessGroup::of(&child);
-        let mut output = Vec::new();
-        let ended = timeout(hook.timeout, ended(&mut child, &mut output)).await;
-        let said = shown(&output, delivery.token);
-        match ended {
-            Err(_) => {
-                let message = format!("the command was killed after {} s{said}", hook.timeout.as_secs_f64());
-                Err(HookError::Passing(message))
-            }
-            Ok(status) => {
-                group.has_ended();
-                match status.map_err(cannot_start)? {
-                    status if status.success() => Ok(format!("the command has succeeded{said}")),
-                    status => Err(HookError::Passing(format!("the command has failed ({status}){said}"))),
-                }
-            }
-        }
+        Ok(format!("the command has succeeded{}", said?))
     }
 
     /// Writes the file that the command reads the token from.
@@ -101,8 +61,8 @@ impl CommandAction {
 }
 
 /// The variables about an event. None is a secret.
-fn variables(hook: &Hook, event: &HookEvent) -> [(&'static str, String); 7] {
-    [
+fn variables(hook: &Hook, event: &HookEvent) -> Vec<(&'static str, String)> {
+    vec![
         ("RUNNER_AGENT_HOOK", hook.name.clone()),
         ("RUNNER_AGENT_EVENT", event.event.to_string()),
         ("RUNNER_AGENT_EVENT_ID", event.event_id.clone()),
@@ -111,89 +71,6 @@ fn variables(hook: &Hook, event: &HookEvent) -> [(&'static str, String); 7] {
         ("RUNNER_AGENT_URL", event.url.as_ref().map(ToString::to_string).unwrap_or_default()),
         ("RUNNER_AGENT_EXPIRES_AT", event.expires_at.as_ref().map(Timestamp::to_string).unwrap_or_default()),
     ]
-}
-
-/// A file in memory, which nothing has to write while the command reads it.
-fn in_memory(parts: &[&[u8]]) -> io::Result<File> {
-    let mut file = File::from(memfd_create("runner-agent-hook", MemfdFlags::CLOEXEC)?);
-    for part in parts {
-        file.write_all(part)?;
-    }
-    file.rewind()?;
-    Ok(file)
-}
-
-/// Waits for the end of a command, and collects its output.
-async fn ended(child: &mut Child, output: &mut Vec<u8>) -> io::Result<ExitStatus> {
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let (exited, has_exited) = oneshot::channel();
-    let waited = async {
-        let status = child.wait().await;
-        // The receiver is gone if the output has ended.
-        let _ended = exited.send(());
-        status
-    };
-    let mut errors = Vec::new();
-    let read = async {
-        let late = async {
-            let _exited = has_exited.await;
-            sleep(AFTER_EXIT).await;
-        };
-        tokio::select! {
-            biased;
-            _both = async { tokio::join!(collect(stdout, output), collect(stderr, &mut errors)) } => {}
-            () = late => {}
-        }
-    };
-    let (status, ()) = tokio::join!(waited, read);
-    output.push(b'\n');
-    output.append(&mut errors);
-    status
-}
-
-/// Reads a stream to its end, and keeps its beginning.
-async fn collect(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
-    let Some(mut stream) = stream else { return };
-    let mut buffer = [0; 4096];
-    // One that cannot be read has ended.
-    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-        let room = MAX_OUTPUT_BYTES.saturating_sub(kept.len());
-        kept.extend_from_slice(&buffer[..count.min(room)]);
-    }
-}
-
-/// The output in one line, without the token.
-fn shown(output: &[u8], token: Option<&Token>) -> String {
-    let text = String::from_utf8_lossy(output);
-    let text = token.map_or_else(|| text.to_string(), |token| text.replace(token.expose(), "[token]"));
-    let text: String = text.chars().map(|char| if is_unprintable(char) { ' ' } else { char }).collect();
-    let text = without_tokens(&text);
-    let words: Vec<_> = text.split_whitespace().collect();
-    if words.is_empty() { String::new() } else { format!(": {}", words.join(" ")) }
-}
-
-/// The processes of a command, which end with it unless it has ended by itself.
-struct ProcessGroup(Option<Pid>);
-
-impl ProcessGroup {
-    fn of(child: &Child) -> Self {
-        Self(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)))
-    }
-
-    /// Its leader was waited for: the number may be another group's.
-    fn has_ended(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for ProcessGroup {
-    fn drop(&mut self) {
-        if let Some(group) = self.0
-            && let Err(errno) = kill_process_group(group, Signal::KILL)
-        {
-            tracing::debug!(error = %errno, "cannot kill the processes of a hook");
-        }
-    }
 }
 
 /// A file with a token, which is removed when it is dropped.
@@ -221,6 +98,8 @@ impl Drop for TokenFile {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::hooks::{Action, RETRIES};
     use crate::model::HookKind;
@@ -250,7 +129,7 @@ mod tests {
         let path = directory.path().join("x.token");
         let (hook, event, secret) =
             (hook(token, script, timeout), event(), Token::parse("secret-of-a-runner").unwrap());
-        let delivery = Delivery { event: &event, token: Some(&secret), token_path: Some(&path) };
+        let delivery = Delivery { event: &event, token: Some(&secret), token_path: Some(&path), is_own: true };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let result = runtime.block_on(hook.run(delivery));
         assert!(!path.exists(), "the token's file is removed");
@@ -294,7 +173,7 @@ mod tests {
             said("[token] [token] a")
         );
         let long = run(TokenInput::None, "yes | head -c 100000; exit 0").unwrap();
-        assert!(long.len() < 2 * MAX_OUTPUT_BYTES, "{}", long.len());
+        assert!(long.len() < 2500, "{}", long.len());
     }
 
     #[test]
@@ -331,7 +210,7 @@ mod tests {
         let hook = Hook { action: Action::Command(action), ..hook(TokenInput::None, "", Duration::from_secs(1)) };
         let event = event();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let delivery = Delivery { event: &event, token: None, token_path: None };
+        let delivery = Delivery { event: &event, token: None, token_path: None, is_own: true };
         let error = runtime.block_on(hook.run(delivery)).unwrap_err();
         assert!(error.to_string().contains("mode 0777"), "{error}");
     }

@@ -55,12 +55,42 @@ struct Member {
     token: Option<Token>,
     /// Whether it was seen since the start, so that its token is known.
     is_seen: bool,
+    /// Whether it is enrolled.
+    is_own: bool,
     /// Whether it is no longer served.
     is_dismissed: bool,
+    /// The hooks whose file was looked at since the start, or since the settings have changed.
+    looked_at: BTreeSet<String>,
     /// The hooks at work for it.
     busy: BTreeSet<String>,
     /// Before when a hook is not run for it again.
     not_before: BTreeMap<String, Instant>,
+}
+
+impl Member {
+    /// Has the files looked at that are to hold the token: a file in `/run` is gone after a reboot, which is no event.
+    fn look_after_files(&mut self, hooks: &[Hook], key: &RunnerKey, sight: &RunnerSight, now: Timestamp) {
+        if sight.token.is_none() || !sight.is_own {
+            return;
+        }
+        for hook in hooks.iter().filter(|hook| hook.keeps_file_of(&sight.label)) {
+            let is_new = self.looked_at.insert(hook.name.clone());
+            if !is_new || self.queue.iter().any(|delivery| delivery.hook == hook.name) {
+                continue;
+            }
+            let event = HookEvent {
+                event_id: event_id(key, 0, HookKind::Rotated, sight.seen.token),
+                event: HookKind::Rotated,
+                at: now,
+                runner: Some(sight.label.clone()),
+                runner_id: sight.id(),
+                url: Some(sight.url.clone()),
+                expires_at: sight.expiry.at(),
+                text: "the file is looked at, at the start or after a change of the settings".to_owned(),
+            };
+            self.queue.push(HookDelivery { hook: hook.name.clone(), attempts: 0, event });
+        }
+    }
 }
 
 /// What has come of an attempt.
@@ -131,6 +161,7 @@ impl Dispatcher {
         for hook in &*self.hooks {
             self.counters.expect_hook(&hook.name);
         }
+        self.members.values_mut().for_each(|member| member.looked_at.clear());
         if self.hooks.is_empty() {
             let removed = self.files.remove_all().await;
             self.note_disk(removed);
@@ -174,6 +205,7 @@ impl Dispatcher {
         let is_changed = former != Some(&announced);
         if let Subject::Runner(sight) = &subject {
             member.token.clone_from(&sight.token);
+            member.is_own = sight.is_own;
         }
         (member.is_seen, member.is_dismissed) = (true, false);
         let former_id = former.and_then(|former| former.id);
@@ -186,6 +218,9 @@ impl Dispatcher {
                 let delivery = HookDelivery { hook: hook.name.clone(), attempts: 0, event: event.clone() };
                 member.queue.push(delivery);
             }
+        }
+        if let Subject::Runner(sight) = &subject {
+            member.look_after_files(&self.hooks, &key, sight, now);
         }
         member.announced = Some(announced);
         if !member.queue.is_empty() {
@@ -223,8 +258,15 @@ impl Dispatcher {
                     return next;
                 }
                 member.busy.insert(hook.name.clone());
-                let (key, hook, token) = (key.clone(), hook.clone(), member.token.clone());
-                self.attempts.spawn(attempt(self.files.clone(), key, hook, delivery.clone(), token));
+                let token = member.token.clone().filter(|_| hook.takes_token());
+                let task = Task {
+                    key: key.clone(),
+                    hook: hook.clone(),
+                    delivery: delivery.clone(),
+                    token,
+                    is_own: member.is_own,
+                };
+                self.attempts.spawn(task.run(self.files.clone()));
             }
         }
         for (key, hook) in orphans {
@@ -350,29 +392,35 @@ impl Dispatcher {
     }
 }
 
-/// Makes an attempt with the present token of the runner.
-async fn attempt(
-    files: HookFiles,
+/// An attempt to make.
+struct Task {
     key: RunnerKey,
     hook: Hook,
     delivery: HookDelivery,
+    /// The present token, if the hook takes it.
     token: Option<Token>,
-) -> Attempt {
-    let token_path = if hook.takes_token_path() {
-        // Of one runner and hook, one attempt is made at a time.
-        let stem = Digest::of(format!("{key}\n{}", hook.name).as_bytes()).to_hex();
-        files.token_path(stem).await.map_err(|error| HookError::Passing(chain(&error).to_string()))
-    } else {
-        Ok(None)
-    };
-    let result = match token_path {
-        Ok(path) => {
-            let token = token.as_ref().filter(|_| hook.takes_token());
-            hook.run(Delivery { event: &delivery.event, token, token_path: path.as_deref() }).await
-        }
-        Err(error) => Err(error),
-    };
-    Attempt { key, delivery, result }
+    is_own: bool,
+}
+
+impl Task {
+    async fn run(self, files: HookFiles) -> Attempt {
+        let result = self.result(files).await;
+        Attempt { key: self.key, delivery: self.delivery, result }
+    }
+
+    async fn result(&self, files: HookFiles) -> Result<String, HookError> {
+        let path = if self.hook.takes_token_path() {
+            // Of one runner and hook, one attempt is made at a time.
+            let stem = Digest::of(format!("{}\n{}", self.key, self.hook.name).as_bytes()).to_hex();
+            files.token_path(stem).await.map_err(|error| HookError::Passing(chain(&error).to_string()))?
+        } else {
+            None
+        };
+        let Self { delivery, token, is_own, .. } = self;
+        let delivery =
+            Delivery { event: &delivery.event, token: token.as_ref(), token_path: path.as_deref(), is_own: *is_own };
+        self.hook.run(delivery).await
+    }
 }
 
 /// What is announced once this was seen, and the events that lead there.

@@ -1,9 +1,13 @@
 //! Hooks: events reach them in order and at least once, and nothing waits for them.
 
 use std::fs::{self, Permissions};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use fake_gitlab::{Endpoint, Gitlab};
+use runner_agent::secret::hmac_sha256_hex;
 use rustix::process::Signal;
 use test_support::{Process, Sandbox};
 
@@ -173,4 +177,116 @@ fn invalid_settings_are_announced_once_with_the_hooks_before_them() {
     sandbox.wait("the settings", |_| daemon.log().matches("settings").count() > 0);
     daemon.stop(Signal::QUIT);
     assert_eq!(lines(&sandbox).len(), 1);
+}
+
+/// One request that a webhook has got: its head in lower case, and its body.
+fn answer_one(listener: &TcpListener, status: &str) -> (String, String) {
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert!(reader.read_line(&mut head).unwrap() > 0, "{head}");
+    }
+    let head = head.to_lowercase();
+    let length = head.split("content-length: ").nth(1).unwrap().lines().next().unwrap().parse().unwrap();
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+    (head, String::from_utf8(body).unwrap())
+}
+
+#[test]
+fn a_webhook_is_signed_and_comes_again_until_the_server_takes_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let sandbox = enrolled(Gitlab::builder().token_life("1h"), "");
+    sandbox.write("key", "a-key-of-this-test\n");
+    let (former, address) = (sandbox.read("agent.toml"), listener.local_addr().unwrap());
+    let hook = format!(
+        "[[hook]]\nname = \"chat\"\non = [\"registered\"]\nwebhook = \"http://{address}/in?key=planted\"\nsecret = {{ file = \"key\" }}\n"
+    );
+    sandbox.write("agent.toml", &format!("{former}{hook}"));
+    let daemon = sandbox.start(&["run"]);
+    let (first, body) = answer_one(&listener, "503 Service Unavailable");
+    let (second, repeated) = answer_one(&listener, "204 No Content");
+    assert_eq!(body, repeated);
+    let signature = hmac_sha256_hex(b"a-key-of-this-test", body.as_bytes());
+    for head in [first, second] {
+        assert!(head.starts_with("post /in?key=planted http/1.1"), "{head}");
+        assert!(head.contains(&format!("x-runner-agent-signature: sha256={signature}\r\n")), "{head}");
+        assert!(head.contains("x-runner-agent-event: registered\r\n"), "{head}");
+    }
+    let event: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((event["hook"].as_str(), event["runner"].as_str()), (Some("chat"), Some("build-1")));
+    assert!(!body.contains(&sandbox.gitlab.runners()[0].token));
+    sandbox.wait("its end", |_| daemon.log().contains("the server has taken it (status 204)"));
+    daemon.stop(Signal::QUIT).hides(&["planted", "a-key-of-this-test"]);
+}
+
+#[test]
+fn a_webhook_that_the_server_refuses_is_dropped_at_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let sandbox = enrolled(Gitlab::builder().token_life("1h"), "");
+    let (former, address) = (sandbox.read("agent.toml"), listener.local_addr().unwrap());
+    sandbox.write("agent.toml", &format!("{former}[[hook]]\nname = \"chat\"\nwebhook = \"http://{address}/\"\n"));
+    let daemon = sandbox.start(&["run"]);
+    answer_one(&listener, "404 Not Found");
+    sandbox.wait("the error", |_| daemon.log().contains("the server has refused it (status 404)"));
+    assert!(daemon.stop(Signal::QUIT).stderr.contains("a hook has failed for good"));
+}
+
+#[test]
+fn a_process_gets_a_signal_after_a_rotation_and_its_successor_gets_none() {
+    let sandbox = enrolled(Gitlab::builder().token_life("30s"), ROTATING);
+    let victim = Process::start(sandbox.shell("trap 'echo signalled >&2' HUP; while :; do sleep 0.1; done", &[]));
+    let (pid, former) = (victim.pid().as_raw_nonzero(), sandbox.read("agent.toml"));
+    let old = sandbox.write("old.pid", &format!("{pid}\n"));
+    let an_hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    fs::File::options().write(true).open(&old).unwrap().set_modified(an_hour_ago).unwrap();
+    let new = sandbox.write("new.pid", &format!("{pid}\n"));
+    let hook = |name: &str, path: &Path| {
+        let path = path.display();
+        format!("[[hook]]\nname = \"{name}\"\non = [\"rotated\"]\nretries = 0\nsignal = {{ pid_file = \"{path}\" }}\n")
+    };
+    sandbox.write("agent.toml", &format!("{former}{}", hook("old", &old)));
+    let daemon = sandbox.start(&["run"]);
+    sandbox.wait("the refusal", |_| daemon.log().contains("has begun after the file was written"));
+    assert!(!victim.log().contains("signalled"));
+    sandbox.write("agent.toml", &format!("{former}{}", hook("new", &new)));
+    sandbox.wait("the signal", |_| victim.log().contains("signalled"));
+    assert_eq!(daemon.stop(Signal::QUIT).code, Some(0));
+    victim.kill();
+}
+
+#[test]
+fn a_file_holds_the_present_token_also_after_it_was_lost() {
+    let sandbox = enrolled(Gitlab::builder().token_life("30s"), ROTATING);
+    let former = sandbox.read("agent.toml");
+    let hook =
+        "[[hook]]\nname = \"file\"\nrunner = \"build-1\"\nwrite_token = { path = \"out/token\", mode = \"0640\" }\n";
+    sandbox.write("out/other", "");
+    sandbox.write("agent.toml", &format!("{former}{hook}"));
+    let token = |sandbox: &Sandbox| fs::read_to_string(sandbox.path("out/token")).unwrap_or_default();
+    let is_present = |sandbox: &Sandbox| sandbox.gitlab.runners()[0].token == token(sandbox).trim();
+    let daemon = sandbox.start(&["run"]);
+    sandbox
+        .wait("a rotated token", |it| it.gitlab.runners().first().is_some_and(|it| it.rotations > 0) && is_present(it));
+    assert_eq!(fs::metadata(sandbox.path("out/token")).unwrap().permissions().mode() & 0o7777, 0o640);
+    daemon.stop(Signal::QUIT);
+    fs::remove_file(sandbox.path("out/token")).unwrap();
+    let daemon = sandbox.start(&["run"]);
+    sandbox.wait("the file", is_present);
+    daemon.stop(Signal::QUIT);
+}
+
+#[test]
+fn no_file_gets_the_token_of_a_runner_of_another_program() {
+    let sandbox = super::sandbox(Gitlab::builder().token_life("30s"));
+    sandbox.add_created("other");
+    let hook = "[[hook]]\nname = \"file\"\nrunner = \"other\"\nwrite_token = { path = \"out/token\" }\n";
+    sandbox.write("out/other", "");
+    sandbox.write("agent.toml", &format!("{ROTATING}found = \"always\"\n{hook}"));
+    let daemon = sandbox.start(&["run"]);
+    sandbox.wait("the refusal", |_| daemon.log().contains("the runner is only found in config.toml"));
+    daemon.stop(Signal::QUIT);
+    assert!(!sandbox.path("out/token").exists());
 }
