@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, Args, Command, CommandFactory as _, FromArgMatches as
 
 use super::arguments::{
     AccessTokenArguments, Arguments, CheckArguments, CompletionsArguments, DoctorArguments, FleetArguments,
-    HealthArguments, InitArguments, ListArguments, PlanArguments, RegisterArguments, ReloadArguments,
+    HealthArguments, HookArguments, InitArguments, ListArguments, PlanArguments, RegisterArguments, ReloadArguments,
     RelocateArguments, RotateArguments, RunArguments, SharedArguments, StatusArguments, UnregisterArguments,
     VerifyArguments,
 };
@@ -65,6 +65,7 @@ fn description(name: &str) -> Option<StyledStr> {
         "health" => of::<HealthArguments>(),
         "fleet" => of::<FleetArguments>(),
         "access-token" => of::<AccessTokenArguments>(),
+        "hook" => of::<HookArguments>(),
         "shared" => of::<SharedArguments>(),
         "completions" => of::<CompletionsArguments>(),
         _ => None,
