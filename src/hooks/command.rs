@@ -181,16 +181,18 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let pipe = directory.path().join("pipe");
         // The second process holds the pipe open for as long as it lives.
-        let script = format!("mkfifo {0}; sleep 1000 <> {0} & echo $!; wait", pipe.display());
+        let script = format!("mkfifo {0}; sleep 60 <> {0} & echo $!; wait", pipe.display());
         let error = run_for(TokenInput::None, &script, Duration::from_millis(1500)).unwrap_err();
         let pid: u32 = error.to_string().rsplit(' ').next().unwrap().parse().unwrap();
-        while fs_has_process(pid) {
+        let has_ended = (0..1000).any(|_| {
             std::thread::sleep(Duration::from_millis(10));
-        }
+            !is_running(pid)
+        });
+        assert!(has_ended, "process {pid}");
     }
 
     /// One that is dead and that its parent has not asked about is none.
-    fn fs_has_process(pid: u32) -> bool {
+    fn is_running(pid: u32) -> bool {
         std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
     }
 

@@ -62,7 +62,7 @@ fn an_unregistration_at_a_stop_is_announced_before_the_end() {
 
 #[test]
 fn an_event_that_a_kill_has_cut_off_comes_again_with_its_id() {
-    let hangs_once = format!("{NOTE}; mkdir $D/hung && sleep 1000; true");
+    let hangs_once = format!("{NOTE}; mkdir $D/hung && sleep 60; true");
     let sandbox = with_hook("", "", &hangs_once);
     let daemon = sandbox.start(&["run"]);
     sandbox.wait("the hook", |sandbox| lines(sandbox).len() == 1);
@@ -107,7 +107,7 @@ fn runners_that_are_there_when_hooks_begin_make_no_event() {
 
 #[test]
 fn a_hook_that_hangs_delays_no_rotation_and_no_other_hook() {
-    let sandbox = with_hook(ROTATING, "", "sleep 1000");
+    let sandbox = with_hook(ROTATING, "", "sleep 60");
     let former = sandbox.read("agent.toml");
     sandbox.write("agent.toml", &format!("{former}{}", hook(&sandbox, "other", "", NOTE)));
     let daemon = sandbox.start(&["run"]);
@@ -130,7 +130,7 @@ fn a_hook_that_fails_is_tried_again_and_then_dropped() {
 
 #[test]
 fn no_token_is_in_the_command_line_environment_or_log_of_a_hook() {
-    let script = "cat; cat $RUNNER_AGENT_TOKEN_FILE >&2; echo $$ > $D/pid; sleep 1000";
+    let script = "cat; cat $RUNNER_AGENT_TOKEN_FILE >&2; echo $$ > $D/pid; sleep 60";
     let keys = "token = \"file\"\ntimeout = \"3s\"\nretries = 0";
     let sandbox = with_hook("", keys, script);
     let variables = [("MY_SECRET", "glpat-planted-for-this-test")];
