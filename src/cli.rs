@@ -20,6 +20,7 @@ pub mod fleet;
 mod handover;
 mod health;
 mod help;
+pub mod hook;
 pub mod init;
 mod interrupt;
 mod list;
@@ -196,6 +197,7 @@ fn work(command: Command, context: &Context<'_>, runtime: &Runtime, signals: Sig
         Command::AccessToken(arguments) => {
             one_shot(runtime, signals, reporter, |interrupt| access_token::access_token(context, *arguments, interrupt))
         }
+        Command::Hook(arguments) => runtime.block_on(until_signal(signals, hook::hook(context, arguments))),
         Command::Unregister(arguments) => {
             one_shot(runtime, signals, reporter, |interrupt| unregister::unregister(context, arguments, interrupt))
         }

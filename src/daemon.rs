@@ -15,6 +15,7 @@ mod disk_watch;
 mod events;
 mod file_watch;
 mod heartbeat;
+mod hooks;
 mod once;
 mod roster;
 mod settings_files;
@@ -42,6 +43,7 @@ pub use access_tokens::SettingsFeed;
 pub use assembly::{Assembly, PassOutcome, StartError, expect_runners};
 pub use file_watch::{Changed, Watch, Watched, Watcher};
 pub use heartbeat::{HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, Heartbeat};
+pub use hooks::HookFeed;
 pub use once::{Ending, Pass, PassedRunner, once};
 pub use settings_reader::{Reading, Reload, SettingsResult};
 pub use shutdown::ShutdownOutcome;
@@ -67,6 +69,8 @@ pub struct Parts<S, D, C> {
     pub registry: StatusRegistry,
     /// Counts operations.
     pub counters: Counters,
+    /// Tells the dispatcher of hooks what is seen.
+    pub hooks: HookFeed,
 }
 
 /// What the daemon is asked to do from outside.
@@ -90,6 +94,7 @@ struct Shared<S, D, C> {
     engine: Rc<Engine<S, D, C>>,
     registry: StatusRegistry,
     counters: Counters,
+    hooks: HookFeed,
     /// What may go on while the daemon stops.
     drain_mode: watch::Sender<DrainMode>,
     /// A worker has left its registration to another process: an inventory gives that one's runner to the enrollment.
@@ -97,8 +102,8 @@ struct Shared<S, D, C> {
 }
 
 impl<S: Server, D: Disk, C: Clock> Shared<S, D, C> {
-    fn new(engine: Engine<S, D, C>, registry: StatusRegistry, counters: Counters) -> Self {
+    fn new(engine: Engine<S, D, C>, registry: StatusRegistry, counters: Counters, hooks: HookFeed) -> Self {
         let drain_mode = watch::channel(DrainMode::Finish).0;
-        Self { engine: Rc::new(engine), registry, counters, drain_mode, left_registration: Notify::new() }
+        Self { engine: Rc::new(engine), registry, counters, hooks, drain_mode, left_registration: Notify::new() }
     }
 }

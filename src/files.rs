@@ -13,6 +13,7 @@ mod current;
 mod look;
 mod own_directory;
 mod place;
+mod program;
 mod read;
 mod remedy;
 #[cfg(test)]
@@ -27,6 +28,7 @@ pub use current::{CurrentFile, note};
 pub use look::{is_there, link_target, look};
 pub use own_directory::OwnDirectory;
 pub use place::{Place, check_directory, make_directories, resolve};
+pub use program::trusted_program;
 pub use read::{Access, Exposure, Opened, read, read_trusted, read_trusted_text, read_unless_foreign};
 pub use remedy::{FileUse, explain, how_to_hide};
 

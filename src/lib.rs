@@ -31,6 +31,8 @@
 //! - [`store`]: config.toml, edited by splicing (`splice.rs`) and replaced atomically (`replace.rs`); the state directory
 //!   with records, journal and locks. One thread does all of their disk work.
 //! - [`sharing`]: the stores of runners that many machines share, etcd and Kubernetes, behind one trait.
+//! - [`hooks`]: what is done after an event, one attempt at a time: a command, a webhook, a signal, a file with the
+//!   token.
 //! - [`status`]: the registry of runner states and events, the HTTP and socket server with its client, the page for
 //!   browsers, and the metrics (`metrics.rs` and `counters.rs` name them).
 //! - [`log`]: the log on stderr, or as native entries of systemd's journal.
@@ -62,11 +64,12 @@
 //! | `log` | `clock`, `model`, `secret` |
 //! | `status` | `clock`, `error_chain`, `files`, `host`, `model`, `secret` |
 //! | `gitlab` | `files`, `model`, `secret` |
+//! | `hooks` | `files`, `gitlab`, `model`, `secret` |
 //! | `store` | `files`, `host`, `model`, `secret` |
 //! | `sharing` | `files`, `gitlab`, `model`, `secret` |
 //! | `ops` | `error_chain`, `gitlab`, `lifecycle`, `model`, `secret`, `sharing`, `store` |
-//! | `engine` | `clock`, `error_chain`, `gitlab`, `lifecycle`, `model`, `ops`, `retry`, `secret`, `sharing`, `store` |
-//! | `settings` | `engine`, `files`, `gitlab`, `lifecycle`, `model`, `ops`, `secret`, `sharing`, `status`, `store` |
+//! | `engine` | `clock`, `error_chain`, `gitlab`, `hooks`, `lifecycle`, `model`, `ops`, `retry`, `secret`, `sharing`, `store` |
+//! | `settings` | `engine`, `files`, `gitlab`, `hooks`, `lifecycle`, `model`, `ops`, `secret`, `sharing`, `status`, `store` |
 //! | `daemon` | all rooms but `cli` |
 //! | `cli` | all rooms |
 //!
@@ -105,6 +108,7 @@ pub mod engine;
 pub mod error_chain;
 pub mod files;
 pub mod gitlab;
+pub mod hooks;
 pub mod host;
 pub mod lifecycle;
 pub mod limits;

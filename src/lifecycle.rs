@@ -30,6 +30,7 @@ pub mod access;
 mod apply;
 mod clocks;
 mod goal;
+pub mod hooks;
 mod plan;
 mod recovery;
 mod schedule;

@@ -10,6 +10,7 @@ mod event;
 mod evidence;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod hook;
 mod life;
 mod names;
 mod query;
@@ -19,6 +20,7 @@ mod rows;
 mod shared;
 mod text;
 mod time;
+mod webhook;
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -35,6 +37,7 @@ pub use event::{Event, EventKind};
 pub use evidence::{
     Boot, Candidate, CandidateSource, Claim, Conclusion, Evidence, Finding, Held, Rejection, Rungs, Stamp,
 };
+pub use hook::{Announced, HookDelivery, HookEvent, HookKind, HookRecord};
 pub use life::TokenLife;
 pub(crate) use names::named_enum;
 pub use names::{Action, RotationRule, StateName, Step, StopAction, Trouble, VerifyOutcome, Why};
@@ -48,6 +51,7 @@ pub use shared::{
 };
 pub use text::{is_unprintable, printable_json};
 pub use time::{Timestamp, TimestampError, format_span, parse_span};
+pub use webhook::{WebhookUrl, WebhookUrlError};
 
 use crate::secret::{Digest, Token};
 
@@ -182,6 +186,12 @@ impl RunnerKey {
     pub fn access_token_file(url: &ServerUrl, path: &str) -> Self {
         let identity = Digest::of(path.as_bytes()).to_hex();
         Self(format!("access-token-{}@{}", &identity[..16], url.file_name()).into())
+    }
+
+    /// Returns the key of what hooks were told about the settings, in a directory of its own.
+    #[must_use]
+    pub fn settings() -> Self {
+        Self("settings@agent".into())
     }
 
     /// The key as the stem of a file name.

@@ -17,6 +17,7 @@ mod entry_keys;
 mod file;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod hooks;
 mod http;
 mod new_file;
 mod paths;
@@ -110,7 +111,9 @@ impl Settings {
     pub fn secret_warnings(&self) -> impl Iterator<Item = String> {
         let of_servers = self.engine.servers.iter().map(|server| &server.access_token);
         let of_store = self.engine.sharing.iter().flat_map(crate::sharing::Settings::secrets);
-        let sources = self.engine.enrollments.iter().map(|enrollment| enrollment.source.secret()).chain(of_store);
+        let of_hooks = self.engine.hooks.iter().filter_map(crate::hooks::Hook::secret);
+        let sources = self.engine.enrollments.iter().map(|enrollment| enrollment.source.secret());
+        let sources = sources.chain(of_store).chain(of_hooks);
         of_servers.chain(sources).filter_map(Source::warning)
     }
 }

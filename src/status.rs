@@ -26,7 +26,7 @@ mod summary;
 mod tests;
 
 pub use client::{StatusClient, StatusClientError, StatusResponse};
-pub use counters::{Counters, Operation, OperationOutcome};
+pub use counters::{Counters, HookOutcome, Operation, OperationOutcome};
 pub use events::MAX_EVENTS;
 pub use metrics::metrics;
 pub use opening::{OpenedPage, PageAccess};

@@ -3,7 +3,7 @@
 //! config.toml belongs to its user and to gitlab-runner too, so it is edited by splicing the original
 //! bytes and replaced atomically. The state directory is ours: `STATE/<hash of the config path>/` holds the
 //! daemon's `lock`, `runners/<key>.json` (the record), `<key>.held` (candidates and evidence), `<key>.lock` and `<key>.pending` (the journal),
-//! `dropped/`, `access/` with the records and journals of access tokens, and `config.copy` while a mount point is being overwritten.
+//! `dropped/`, `access/` with the records and journals of access tokens, `hooks/` with what hooks are to be run for, and `config.copy` while a mount point is being overwritten.
 //!
 //! One thread does all of this work in order of request; queued changes of config.toml share one replace.
 //! Dropping a future does not undo its work. Imports only `model` and `secret`; times are passed in.
@@ -24,6 +24,7 @@ mod files;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod held;
+mod hook_files;
 mod journal;
 mod layout;
 mod lock_holder;
@@ -62,6 +63,7 @@ pub use entry::{Entry, EntryProblem, EntryToken};
 pub use entry_text::{ComposeError, EntryText};
 pub use error::{Error, ErrorKind};
 pub use files::MAX_FILE_BYTES;
+pub use hook_files::HookFiles;
 pub use journal::{AskedBy, Intent, JournalAnswer, JournalOperation, MAX_DESCRIPTION_CHARS, Pending, StoredFate};
 pub use locks::{InstanceLock, RunnerLock};
 pub use record::{MAX_FORMER_TOKENS, Record, Records};

@@ -16,6 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use super::access_token::arguments::AccessTokenArguments;
 pub use super::entry_flags::EntryKeyArguments;
 pub use super::fleet::arguments::FleetArguments;
+pub use super::hook::arguments::HookArguments;
 pub use super::init::InitArguments;
 use super::row_filter::RowFilter;
 pub use super::shared::arguments::SharedArguments;
@@ -145,6 +146,8 @@ pub enum Command {
     Fleet(Box<FleetArguments>),
     /// Show and rotate the access tokens that the agent keeps
     AccessToken(Box<AccessTokenArguments>),
+    /// Try what is done after an event
+    Hook(HookArguments),
     /// Show and repair the runners that machines share over a store
     Shared(Box<SharedArguments>),
     /// Show the version, with its commit, target and features
@@ -728,6 +731,7 @@ impl Arguments {
             | Command::Plan(_)
             | Command::Fleet(_)
             | Command::AccessToken(_)
+            | Command::Hook(_)
             | Command::Shared(_)
             | Command::Init(_)
             | Command::Version
@@ -759,6 +763,7 @@ impl Arguments {
             | Command::Open(_)
             | Command::Relocate(_)
             | Command::AccessToken(_)
+            | Command::Hook(_)
             | Command::Shared(_)
             | Command::Health(_)
             | Command::Init(_)

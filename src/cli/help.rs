@@ -7,9 +7,9 @@ use clap::{Arg, ArgAction, Args, Command, CommandFactory as _, FromArgMatches as
 
 use super::arguments::{
     AccessTokenArguments, Arguments, CheckArguments, CompletionsArguments, DoctorArguments, FleetArguments,
-    HealthArguments, InitArguments, ListArguments, OpenArguments, PlanArguments, RegisterArguments, ReloadArguments,
-    RelocateArguments, RotateArguments, RunArguments, SharedArguments, StatusArguments, UnregisterArguments,
-    VerifyArguments,
+    HealthArguments, HookArguments, InitArguments, ListArguments, OpenArguments, PlanArguments, RegisterArguments,
+    ReloadArguments, RelocateArguments, RotateArguments, RunArguments, SharedArguments, StatusArguments,
+    UnregisterArguments, VerifyArguments,
 };
 
 /// Parses a command line.
@@ -66,6 +66,7 @@ fn description(name: &str) -> Option<StyledStr> {
         "health" => of::<HealthArguments>(),
         "fleet" => of::<FleetArguments>(),
         "access-token" => of::<AccessTokenArguments>(),
+        "hook" => of::<HookArguments>(),
         "shared" => of::<SharedArguments>(),
         "completions" => of::<CompletionsArguments>(),
         _ => None,

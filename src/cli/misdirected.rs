@@ -7,7 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use super::Error;
 
 /// The commands that have commands of their own.
-const GROUPS: [&str; 3] = ["access-token", "fleet", "shared"];
+const GROUPS: [&str; 4] = ["access-token", "fleet", "hook", "shared"];
 
 /// The global options, which take a value in the next word.
 const GLOBAL_OPTIONS: [&str; 9] =

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep};
 
+use super::hooks::HookFeed;
 use super::supervisor::REST;
 use crate::clock::{Clock, ServerTime};
 use crate::engine::Config;
@@ -104,6 +105,7 @@ pub(super) struct AccessTokens<S, C, M> {
     pub(super) uses: AccessUses,
     pub(super) registry: StatusRegistry,
     pub(super) counters: Counters,
+    pub(super) hooks: HookFeed,
 }
 
 impl<S, C, M, D> AccessTokens<S, C, M>
@@ -174,6 +176,7 @@ where
             let report = config.access_report(keeper.access(), &pass);
             log.note(&pass, &report);
             self.registry.report_access_token(report);
+            self.tell_hooks(url, &keeper, &pass);
             if !keeper.has_unsaved() && in_force.access_to(url).as_ref() != Some(keeper.access()) {
                 // The settings were waiting for it.
                 continue;
@@ -195,12 +198,20 @@ where
             loop {
                 let pass = self.pass(&keeper, &mut time).await;
                 log.note(&pass, &config.access_report(server, &pass));
+                self.tell_hooks(&server.url, &keeper, &pass);
                 // The only copy of a new token.
                 if !keeper.has_unsaved() {
                     break;
                 }
                 sleep(PAUSE).await;
             }
+        }
+    }
+
+    /// Tells the dispatcher of hooks of a token that is where it belongs.
+    fn tell_hooks(&self, url: &ServerUrl, keeper: &AccessKeeper<S, D>, pass: &AccessPass) {
+        if !keeper.has_unsaved() {
+            self.hooks.see_access_token(url, &pass.record, pass.now);
         }
     }
 

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::access_tokens::{AccessTokens, SettingsFeed};
 use super::disk_watch::watch_disk;
+use super::hooks::{HookFeed, RunningHooks};
 use super::settings_files::SettingsFiles;
 use super::store_watch::open_at_start;
 use super::supervisor::reached;
@@ -28,7 +29,7 @@ use crate::signals::{Signal, Signals, has_end_arrived};
 use crate::status::{
     Counters, PageAccess, Phase, Sources, StatusRegistry, StatusServer, StatusServerConfig, StatusServerError,
 };
-use crate::store::{self, InstanceLock, Record, Store};
+use crate::store::{self, HookFiles, InstanceLock, Record, Store};
 use crate::systemd;
 
 /// Why the daemon ended before it was stopped.
@@ -157,6 +158,7 @@ impl Assembly {
             request_timeout,
             registry: StatusRegistry::default(),
             counters,
+            hooks: HookFeed::default(),
         };
         Ok(Self { config, parts, client, store, status_server, instance_id, _instance: instance })
     }
@@ -166,7 +168,9 @@ impl Assembly {
     /// # Errors
     /// [`StartError`] if the status server or the first inventory fails.
     pub async fn serve(self, signals: &mut Signals) -> Result<ShutdownOutcome, StartError> {
-        let Self { config, parts, client, store, status_server, instance_id, _instance } = self;
+        let Self { config, mut parts, client, store, status_server, instance_id, _instance } = self;
+        let hooks = RunningHooks::start(HookFiles::new(store.clone()), parts.counters.clone());
+        parts.hooks = hooks.feed();
         let status_server = StatusServer::listen(&status_server).await?;
         let (notices, inbox) = mpsc::unbounded_channel();
         let (heartbeat, registry) = (parts.heartbeat.clone(), parts.registry.clone());
@@ -195,9 +199,13 @@ impl Assembly {
             never = status_server.serve(sources) => match never {},
             never = systemd::ping_watchdog(is_well) => match never {},
         };
+        let end = async {
+            hooks.finish().await;
+            drain(&store, signals).await;
+        };
         tokio::select! {
             biased;
-            () = systemd::notify_stopping_during(drain(&store, signals)) => {}
+            () = systemd::notify_stopping_during(end) => {}
             never = watch_disk(&store, &sole_copies, &registry) => match never {},
         }
         outcome
@@ -209,7 +217,9 @@ impl Assembly {
     ///
     /// # Errors
     /// [`StartError::Operation`] if config.toml or the state directory cannot be read.
-    pub async fn pass(self, signals: &mut Signals, on_interrupt: impl FnOnce()) -> Result<PassOutcome, StartError> {
+    pub async fn pass(mut self, signals: &mut Signals, on_interrupt: impl FnOnce()) -> Result<PassOutcome, StartError> {
+        let hooks = RunningHooks::start(HookFiles::new(self.store.clone()), self.parts.counters.clone());
+        self.parts.hooks = hooks.feed();
         let (grace, request_timeout) = (self.config.shutdown.grace, self.parts.request_timeout);
         let sole_copies = self.parts.engine.ops.sole_copies().clone();
         let outcome = {
@@ -230,7 +240,11 @@ impl Assembly {
             }
         };
         // A cancelled operation may still be writing a new token.
-        systemd::notify_stopping_during(drain(&self.store, signals)).await;
+        let end = async {
+            hooks.finish().await;
+            drain(&self.store, signals).await;
+        };
+        systemd::notify_stopping_during(end).await;
         Ok(outcome?)
     }
 }
@@ -251,6 +265,7 @@ fn access_tokens(
         uses: ops.access_uses().clone(),
         registry: parts.registry.clone(),
         counters: parts.counters.clone(),
+        hooks: parts.hooks.clone(),
     }
 }
 

@@ -57,8 +57,9 @@ const PANICKED: &str = "an internal error, see the log, has ended the work on it
 /// # Errors
 /// [`Error::Disk`] if config.toml or the state directory cannot be read.
 pub async fn once<S: Server, D: Disk, C: Clock>(config: Config, parts: Parts<S, D, C>) -> Result<Pass, Error> {
-    let Parts { engine, registry, counters, .. } = parts;
-    let shared = Shared::new(engine, registry, counters);
+    let Parts { engine, registry, counters, hooks, .. } = parts;
+    hooks.publish(&config);
+    let shared = Shared::new(engine, registry, counters, hooks);
     LocalSet::new().run_until(pass(Rc::new(shared), Rc::new(config))).await
 }
 

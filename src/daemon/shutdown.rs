@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::announcements::log_unregistrations;
 use super::events::RunnerEvents;
+use super::hooks::HookFeed;
 use super::roster::Ended;
 use super::supervisor::Supervisor;
 use super::worker::DrainMode;
@@ -65,6 +66,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         let grace = self.config.shutdown.grace;
         let end = Instant::now() + grace;
         let deadline = end - grace / END_OF_PROCESS;
+        self.shared.hooks.note_end(deadline);
         tracing::info!(unregister = mode == StopMode::ByPolicy, "stopping");
         if mode == StopMode::ByPolicy {
             log_unregistrations(&self.roster.leaving());
@@ -156,7 +158,12 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             while unregistrations.len() < operations_at_once()
                 && let Some(driver) = waiting.pop_front()
             {
-                unregistrations.spawn_local(unregister(*driver, deadline, self.shared.registry.clone()));
+                unregistrations.spawn_local(unregister(
+                    *driver,
+                    deadline,
+                    self.shared.registry.clone(),
+                    self.shared.hooks.clone(),
+                ));
             }
             if self.roster.is_empty() && unregistrations.is_empty() {
                 break;
@@ -215,6 +222,7 @@ async fn unregister<S: Server, D: Disk, C: Clock>(
     mut driver: Driver<S, D, C>,
     deadline: Instant,
     registry: StatusRegistry,
+    hooks: HookFeed,
 ) -> bool {
     let (mut taken, mut last) = (Vec::new(), None);
     while let Some(plan) = driver.plan_towards(Goal::Unregistered, &taken) {
@@ -244,6 +252,7 @@ async fn unregister<S: Server, D: Disk, C: Clock>(
     }
     if matches!(report.unregistration, Some(Unregistration::Deleted | Unregistration::AlreadyGone)) {
         RunnerEvents { registry: &registry, runner: &driver.runner, now: driver.now() }.record_unregistration();
+        hooks.see_runner(&driver.runner, None, false, driver.now());
     }
     let is_done = report.unregistration.is_some();
     if !is_done && report.failure.is_none() {

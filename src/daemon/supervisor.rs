@@ -60,8 +60,8 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
     parts: Parts<S, D, C>,
     mut notices: Notices,
 ) -> Result<ShutdownOutcome, Error> {
-    let Parts { engine, watch, heartbeat, feed, reload, request_timeout, registry, counters } = parts;
-    let shared = Rc::new(Shared::new(engine, registry, counters));
+    let Parts { engine, watch, heartbeat, feed, reload, request_timeout, registry, counters, hooks } = parts;
+    let shared = Rc::new(Shared::new(engine, registry, counters, hooks));
     let files = FilesOutside { watch, settings: SettingsReader::new(reload), feed };
     let mut supervisor = Supervisor::new(shared, config, files, heartbeat);
     let heartbeat = supervisor.heartbeat.clone();
@@ -234,6 +234,8 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             announced_found: None,
         };
         supervisor.files.feed.publish(&supervisor.config);
+        supervisor.shared.hooks.publish(&supervisor.config);
+        supervisor.shared.hooks.see_settings(None, supervisor.shared.engine.now());
         supervisor.expect_enrolled();
         supervisor
     }
@@ -353,6 +355,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         let key = &driver.runner.record.key;
         self.shared.registry.remove(key);
         self.events_of(driver).record_dismissal();
+        self.shared.hooks.dismiss(&driver.runner, driver.now());
         if driver.enrollment.is_some() && driver.runner.is_unregistered() {
             self.unregistered_elsewhere.insert(key.clone());
         }

@@ -54,6 +54,7 @@ impl DaemonFixture {
             registry: StatusRegistry::default(),
             counters: Counters::new(),
             feed: SettingsFeed::default(),
+            hooks: HookFeed::default(),
             reload: Box::new(|| Box::pin(ready(Err("invalid".to_owned())))),
         }
     }

@@ -111,6 +111,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         let worker = Self { shared, key, driver, secrets, acceptance, ongoing_failure, missed: None, is_to_be_revived };
         worker.log_transition(before);
         worker.record_transition(before);
+        worker.tell_hooks();
         worker
     }
 
@@ -168,6 +169,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         for command in commands {
             self.handle(command).await;
             if self.driver.plan().is_none() {
+                self.tell_hooks();
                 return self;
             }
         }
@@ -177,6 +179,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         {
             self.execute(plan).await;
         }
+        self.tell_hooks();
         self
     }
 
@@ -188,6 +191,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     /// Writes a token that is in memory alone.
     pub(super) async fn store(mut self: Box<Self>) -> Box<Self> {
         self.store_sole_copy().await;
+        self.tell_hooks();
         self
     }
 
@@ -206,6 +210,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             self.store_sole_copy().await;
             failure = failure.filter(|_| self.driver.runner.is_unstored());
         }
+        self.tell_hooks();
         (self.driver, self.acceptance, failure)
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::hooks::Hook;
 use crate::lifecycle::{RegisterAgain, Share, Timing};
 use crate::model::{RunnerId, ServerUrl, named_enum};
 use crate::ops::{Enrollment, Runner, ServerAccess};
@@ -34,6 +35,8 @@ pub struct Config {
     pub policies: Vec<Policy>,
     /// The store of shared runners (`[sharing]`). Used only if an enrollment is shared.
     pub sharing: Option<sharing::Settings>,
+    /// What is done after an event (`[[hook]]`).
+    pub hooks: Vec<Hook>,
 }
 
 /// What happens at shutdown.
@@ -201,6 +204,7 @@ impl Default for Config {
             servers: Vec::new(),
             policies: Vec::new(),
             sharing: None,
+            hooks: Vec::new(),
         }
     }
 }

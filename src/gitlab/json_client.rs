@@ -92,12 +92,22 @@ impl JsonClient {
         authorization: Option<&str>,
         timeout: Duration,
     ) -> Result<JsonAnswer, JsonFailure> {
-        let mut response = self.request(url, body, authorization, timeout)?.send().await.map_err(failure_of)?;
-        let mut received = Zeroizing::new(Vec::new());
-        while let Some(chunk) = response.chunk().await.map_err(|error| JsonFailure::Lost(cause(error)))? {
-            extend(&mut received, &chunk)?;
-        }
-        Ok(JsonAnswer { status: response.status().as_u16(), body: received })
+        received(self.request(url, body, authorization, timeout)?).await
+    }
+
+    /// Sends a request with these headers, once.
+    ///
+    /// # Errors
+    /// [`JsonFailure`].
+    pub async fn post_with(
+        &self,
+        url: String,
+        body: Zeroizing<Vec<u8>>,
+        headers: &[(&'static str, String)],
+        timeout: Duration,
+    ) -> Result<JsonAnswer, JsonFailure> {
+        let request = self.request(url, body, None, timeout)?;
+        received(headers.iter().fold(request, |request, (name, value)| request.header(*name, value))).await
     }
 
     /// Sends a request with one more header whose answer is a message per line, for as long as both sides like. The timeout
@@ -168,6 +178,16 @@ impl JsonStream {
             }
         }
     }
+}
+
+/// Sends a request and reads its whole answer.
+async fn received(request: RequestBuilder) -> Result<JsonAnswer, JsonFailure> {
+    let mut response = request.send().await.map_err(failure_of)?;
+    let mut received = Zeroizing::new(Vec::new());
+    while let Some(chunk) = response.chunk().await.map_err(|error| JsonFailure::Lost(cause(error)))? {
+        extend(&mut received, &chunk)?;
+    }
+    Ok(JsonAnswer { status: response.status().as_u16(), body: received })
 }
 
 fn extend(received: &mut Vec<u8>, chunk: &[u8]) -> Result<(), JsonFailure> {

@@ -226,7 +226,7 @@ pub fn read_stream(stream: impl io::Read, origin: &str) -> Result<Token, SourceE
 
 /// Reads a secret from an inherited descriptor.
 ///
-/// The descriptor stays open; this process starts no children that could inherit it.
+/// The descriptor stays open; a command that reads one starts no children that could inherit it.
 ///
 /// # Errors
 /// [`SourceError`] naming the descriptor, also for one that this process opened itself.

@@ -36,7 +36,8 @@ const SHOWN_OF_CONFIG: [&str; 24] = [
 ];
 
 /// The keys of agent.toml whose texts would be secrets. It names secrets by file, credential and variable.
-const HIDDEN_OF_SETTINGS: [&str; 5] = ["access_token", "encryption_key", "password", "registration_token", "token"];
+const HIDDEN_OF_SETTINGS: [&str; 7] =
+    ["access_token", "encryption_key", "password", "registration_token", "secret", "token", "webhook"];
 
 /// agent.toml as JSON without the texts of keys that could hold a secret; null if it is not TOML.
 #[must_use]

@@ -210,6 +210,17 @@ impl<'text> TableReader<'text> {
         })
     }
 
+    /// Reads a list of strings, which may contain commas.
+    pub(super) fn array_of_texts(
+        &mut self,
+        key: &'static str,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<Placed<Vec<String>>> {
+        self.value(key, "a list of strings", diagnostics, |value| {
+            value.as_array()?.iter().map(|item| text_of(item.get_ref())).collect()
+        })
+    }
+
     /// Reads a table; `expected` describes it in the error for any other value.
     pub(super) fn table(
         &mut self,

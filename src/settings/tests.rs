@@ -883,11 +883,11 @@ fn the_socket_follows_flag_user_and_service_manager() {
 }
 
 /// Reads a text as `/etc/x/agent.toml`.
-fn loaded(text: &str) -> Settings {
+pub(super) fn loaded(text: &str) -> Settings {
     read_text(text, &Environment::default()).unwrap()
 }
 
-fn diagnostics(text: &str) -> String {
+pub(super) fn diagnostics(text: &str) -> String {
     read_text(text, &Environment::default()).unwrap_err().to_string()
 }
 

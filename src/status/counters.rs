@@ -27,6 +27,18 @@ named_enum! {
     }
 }
 
+named_enum! {
+    /// What has come of an attempt of a hook.
+    pub enum HookOutcome {
+        /// It has succeeded.
+        Done = "done",
+        /// It has failed and is tried again.
+        Failed = "failed",
+        /// It has failed for the last time, and the event was dropped.
+        Dropped = "dropped",
+    }
+}
+
 /// An operation that is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -47,6 +59,7 @@ pub struct Counters {
     recoveries: IntCounterVec,
     config_writes: IntCounterVec,
     access_rotations: IntCounterVec,
+    hooks: IntCounterVec,
     requests: IntCounterVec,
     durations: HistogramVec,
     disk_jobs: Histogram,
@@ -89,6 +102,7 @@ impl Counters {
             "Rotations of the access token of a server.",
             &["server", "outcome"],
         );
+        let hooks = counter(&registry, "runner_agent_hooks_total", "Attempts of a hook.", &["hook", "outcome"]);
         let requests = counter(
             &registry,
             "runner_agent_api_requests_total",
@@ -113,6 +127,7 @@ impl Counters {
             recoveries,
             config_writes,
             access_rotations,
+            hooks,
             requests,
             durations,
             disk_jobs,
@@ -150,6 +165,18 @@ impl Counters {
     /// Counts a rotation of a server's access token.
     pub fn count_access_rotation(&self, server: &ServerUrl, outcome: OperationOutcome) {
         self.access_rotations.with_label_values(&[server.as_str(), outcome.as_str()]).inc();
+    }
+
+    /// Gives a hook its series.
+    pub fn expect_hook(&self, hook: &str) {
+        for outcome in HookOutcome::ALL {
+            let _zero = self.hooks.with_label_values(&[hook, outcome.as_str()]);
+        }
+    }
+
+    /// Counts an attempt of a hook.
+    pub fn count_hook(&self, hook: &str, outcome: HookOutcome) {
+        self.hooks.with_label_values(&[hook, outcome.as_str()]).inc();
     }
 
     /// Counts a request. Both labels have a fixed set of values.

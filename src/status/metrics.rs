@@ -352,7 +352,7 @@ mod tests {
     use crate::status::Phase;
     use crate::status::counters::registered;
     use crate::status::tests::{key, now, status};
-    use crate::status::{Operation, OperationOutcome};
+    use crate::status::{HookOutcome, Operation, OperationOutcome};
 
     fn text(registry: &StatusRegistry) -> String {
         metrics(&Counters::new(), registry, now()).unwrap()
@@ -396,6 +396,8 @@ mod tests {
         counters.count_config_write(true);
         counters.count_disk_job(Duration::from_millis(2));
         counters.expect_access_rotations(&access_token().server);
+        counters.expect_hook("log");
+        counters.count_hook("log", HookOutcome::Done);
         registry.report_access_token(access_token());
         registry.enter(Phase::Serving);
         registry.update(status("build-1", Some(7), StateName::Active));

@@ -43,6 +43,8 @@ pub(super) struct BlockingStore {
     runners: Option<Rc<OwnDirectory>>,
     /// The directory of what is kept about access tokens, once it was needed.
     access: Option<Rc<OwnDirectory>>,
+    /// The directory of what hooks are to be run for, once it was needed.
+    hook_files: Option<Rc<OwnDirectory>>,
     system_id: Option<SystemId>,
     journals: OpenJournals,
     /// The same for access tokens.
@@ -79,6 +81,7 @@ impl BlockingStore {
             journals: OpenJournals::default(),
             access_journals: OpenJournals::default(),
             access: None,
+            hook_files: None,
             parsed: None,
             exposure: None,
             found: 0,
@@ -141,6 +144,15 @@ impl BlockingStore {
         let access = self.access.get_or_insert_with(|| Rc::new(OwnDirectory::new(path)));
         access.begin_task();
         Ok(Some(Rc::clone(access)))
+    }
+
+    /// The directory of what hooks are to be run for; `None` without a state directory.
+    pub(super) fn hook_files(&mut self) -> Result<Option<Rc<OwnDirectory>>, Error> {
+        let Some(path) = self.state().map(|state| state.join("hooks")) else { return Ok(None) };
+        make_directory(&path)?;
+        let hooks = self.hook_files.get_or_insert_with(|| Rc::new(OwnDirectory::new(path)));
+        hooks.begin_task();
+        Ok(Some(Rc::clone(hooks)))
     }
 
     pub(super) fn read(&mut self) -> Result<Arc<Snapshot>, Error> {

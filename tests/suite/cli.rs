@@ -11,6 +11,7 @@ mod file_remedies;
 mod first_api;
 mod fleet;
 mod help;
+mod hook;
 mod init;
 mod list;
 mod plan;

@@ -8,6 +8,7 @@ mod containers;
 mod crashes;
 mod ends;
 mod expired;
+mod hooks;
 mod lives;
 mod machine;
 mod once;

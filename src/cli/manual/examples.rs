@@ -247,6 +247,17 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ("Rotate one that is due, from a timer", "runner-agent access-token rotate --if-due"),
         ],
     ),
+    ("runner-agent-hook", &[("Run a hook once, now", "runner-agent hook test chat")]),
+    (
+        "runner-agent-hook-test",
+        &[
+            ("Run a hook once, now", "runner-agent hook test chat"),
+            (
+                "For one of several runners, and another event",
+                "runner-agent hook test vault --runner build-2 --event rotated",
+            ),
+        ],
+    ),
     (
         "runner-agent-access-token-show",
         &[

@@ -61,12 +61,14 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             record_settings_error(registry, self.shared.engine.now(), error);
         }
         registry.report_settings(error);
+        self.shared.hooks.see_settings(error.map(String::as_str), self.shared.engine.now());
     }
 
     fn take_settings(&mut self, config: Config) {
         self.unregistered_elsewhere.retain(|key| config.enrollments.iter().any(|wanted| wanted.key == *key));
         self.config = Rc::new(config);
         self.files.feed.publish(&self.config);
+        self.shared.hooks.publish(&self.config);
         self.has_new_settings = true;
         self.expect_enrolled();
         self.secrets = Rc::new(Secrets::read(&self.config, &self.secrets));

@@ -4,7 +4,7 @@ use super::Worker;
 use super::ongoing_failure::OngoingFailure;
 use crate::clock::Clock;
 use crate::daemon::transition_log::sentence;
-use crate::engine::StepReport;
+use crate::engine::{Driver, StepReport};
 use crate::lifecycle::{self, Outcome, State, Step};
 use crate::model::{RunnerReport, Timestamp};
 use crate::ops::{Disk, Server};
@@ -76,6 +76,23 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             skew_millis: driver.skew_millis,
         };
         self.shared.registry.update(status);
+    }
+
+    /// Tells the dispatcher of hooks what is known of the runner, once its token is where it belongs.
+    pub(super) fn tell_hooks(&self) {
+        let Driver { runner, rules, .. } = &self.driver;
+        if runner.is_unstored() || self.is_unsaved() {
+            return;
+        }
+        let (state, now) = (self.driver.state(), self.driver.now());
+        let is_rejected = match (state, self.acceptance) {
+            (State::Rejected(_), _) => Some(true),
+            (State::Active(_) | State::NotRenewable(_), Acceptance::Accepted) => Some(false),
+            (State::Active(_) | State::NotRenewable(_), Acceptance::Unknown | Acceptance::Refused)
+            | (State::Unregistered(_) | State::Uncertain(_) | State::Failed(_) | State::Retired { .. }, _) => None,
+        };
+        let is_expiring = lifecycle::hooks::is_expiring(state, rules, now);
+        self.shared.hooks.see_runner(runner, is_rejected, is_expiring, now);
     }
 
     fn next_rotation_at(&self) -> Option<Timestamp> {

@@ -16,7 +16,7 @@ use super::command::{self, Command};
 use super::disk::{entry, url};
 use super::people::{Mistakes, People};
 use super::world::{Cause, Excuse, Holding, Intent, Kind, Port, State, Violation, World, entry_name, literal};
-use crate::daemon::{self, Changed, Heartbeat, Notice, Parts, SettingsFeed, Watch};
+use crate::daemon::{self, Changed, Heartbeat, HookFeed, Notice, Parts, SettingsFeed, Watch};
 use crate::engine::{Config, Engine, Policy, PolicySelector, RotateFound, Unregister};
 use crate::gitlab::fleet::NewRunnerOwner;
 use crate::gitlab::{Info, RegisterParameters};
@@ -347,6 +347,7 @@ impl Player {
         let engine = engine(&port);
         let uses = engine.ops.access_uses().clone();
         let parts = Parts {
+            hooks: HookFeed::default(),
             feed: SettingsFeed::default(),
             engine,
             watch: Some(Watch::of_test(changed)),

@@ -30,6 +30,8 @@ fn help_texts_match_their_snapshots() {
         "access-token",
         "access-token show",
         "access-token rotate",
+        "hook",
+        "hook test",
         "shared",
         "shared list",
         "shared show",
@@ -63,6 +65,7 @@ fn manual_has_a_page_for_every_command() {
     };
     let names = commands_in(&sandbox.run(&["--help"]).stdout);
     let names = names.into_iter().chain(of_group("fleet")).chain(of_group("shared")).chain(of_group("access-token"));
+    let names = names.chain(of_group("hook"));
     let mut expected: Vec<_> = names.map(|name| format!("runner-agent-{name}.1")).collect();
     expected.extend(["runner-agent.1".to_owned(), "runner-agent.toml.5".to_owned()]);
     expected.sort();

@@ -17,7 +17,7 @@ const STORE: &str = "sharing";
 const OF_OTHER_ENGINE: [&str; 2] = ["kubeconfig", "namespace"];
 
 /// The tables that can occur several times.
-const REPEATED: [&str; 3] = ["enroll", "server", "runner"];
+const REPEATED: [&str; 4] = ["enroll", "server", "runner", "hook"];
 
 const EXAMPLE: &str = "agent.toml with every key";
 

@@ -1,0 +1,185 @@
+//! Hooks: what is done after an event, once for each event and hook.
+//!
+//! A [`Hook`] says which events of which runners it is for, and what is done: a command is run, a web server is told, a signal is sent, or the token is
+//! written into a file. [`Hook::run`]
+//! makes one attempt. The daemon decides when, and how often.
+
+mod command;
+mod program;
+mod signal;
+mod webhook;
+mod write_token;
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::model::{HookEvent, HookKind};
+use crate::secret::{Source, Token};
+
+pub use command::{CommandAction, TokenInput};
+pub use signal::{SignalAction, SignalName, SignalTarget};
+pub use webhook::WebhookAction;
+pub use write_token::{FileOwner, WriteTokenAction};
+
+/// The default time limit of one attempt.
+pub const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The default number of attempts after the first one.
+pub const RETRIES: u32 = 5;
+
+/// A hook; built by `settings`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// Its name, which no other one has.
+    pub name: String,
+    /// What it is for.
+    pub on: Vec<HookKind>,
+    /// The names of the runners that it is for; empty for all.
+    pub runners: Vec<String>,
+    /// What is done.
+    pub action: Action,
+    /// Time limit of one attempt.
+    pub timeout: Duration,
+    /// Attempts after the first one.
+    pub retries: u32,
+}
+
+/// What a hook does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Runs a command.
+    Command(CommandAction),
+    /// Sends a signal.
+    Signal(SignalAction),
+    /// Sends the event to a web server.
+    Webhook(WebhookAction),
+    /// Writes the token into a file.
+    WriteToken(WriteTokenAction),
+}
+
+/// One event for one hook.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery<'a> {
+    /// What has happened.
+    pub event: &'a HookEvent,
+    /// The runner's present token.
+    pub token: Option<&'a Token>,
+    /// Where a command finds the token, if it reads it from a file. It is written for the attempt, and removed after it.
+    pub token_path: Option<&'a Path>,
+    /// Whether the runner is enrolled: no other program takes its token from config.toml.
+    pub is_own: bool,
+}
+
+/// Why an attempt has failed. Never contains a token.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HookError {
+    /// Another attempt may succeed.
+    #[error("{0}")]
+    Passing(String),
+    /// No further attempt would.
+    #[error("{0}")]
+    Lasting(String),
+}
+
+/// The JSON of an event.
+#[derive(Serialize)]
+struct Body<'a> {
+    /// Incremented when a field changes its meaning.
+    schema: u32,
+    hook: &'a str,
+    #[serde(flatten)]
+    event: &'a HookEvent,
+}
+
+impl Hook {
+    /// Whether it is for an event.
+    #[must_use]
+    pub fn is_for(&self, event: &HookEvent) -> bool {
+        let is_for_runner = |name: &String| self.runners.is_empty() || self.runners.contains(name);
+        self.on.contains(&event.event) && event.runner.as_ref().is_none_or(is_for_runner)
+    }
+
+    /// Whether it can be for events of a kind.
+    #[must_use]
+    pub fn can_be_for(&self, kind: HookKind) -> bool {
+        match &self.action {
+            Action::Command(command) => command.token == TokenInput::None || kind.leaves_token(),
+            Action::Signal(_) | Action::Webhook(_) => true,
+            Action::WriteToken(_) => kind.leaves_token() && kind.changes_token(),
+        }
+    }
+
+    /// Whether it is for events of a kind if the settings name none. A process is signalled to read a changed token.
+    #[must_use]
+    pub fn is_for_by_default(&self, kind: HookKind) -> bool {
+        match &self.action {
+            Action::Signal(_) => kind.changes_token(),
+            Action::Command(_) | Action::Webhook(_) | Action::WriteToken(_) => self.can_be_for(kind),
+        }
+    }
+
+    /// Whether it needs the runner's token.
+    #[must_use]
+    pub fn takes_token(&self) -> bool {
+        match &self.action {
+            Action::Command(command) => command.token != TokenInput::None,
+            Action::WriteToken(_) => true,
+            Action::Signal(_) | Action::Webhook(_) => false,
+        }
+    }
+
+    /// Whether it keeps a file with the token of a runner of this name.
+    #[must_use]
+    pub fn keeps_file_of(&self, runner: &str) -> bool {
+        matches!(self.action, Action::WriteToken(_)) && self.runners.iter().any(|name| name == runner)
+    }
+
+    /// The source of its secret, if it has one.
+    #[must_use]
+    pub fn secret(&self) -> Option<&Source> {
+        match &self.action {
+            Action::Webhook(webhook) => webhook.secret.as_ref(),
+            Action::Command(_) | Action::Signal(_) | Action::WriteToken(_) => None,
+        }
+    }
+
+    /// Whether [`Delivery::token_path`] is needed.
+    #[must_use]
+    pub fn takes_token_path(&self) -> bool {
+        match &self.action {
+            Action::Command(command) => command.token == TokenInput::File,
+            Action::Signal(_) | Action::Webhook(_) | Action::WriteToken(_) => false,
+        }
+    }
+
+    /// Makes one attempt. Returns what has come of it, in a few words. Dropping the future ends the attempt.
+    ///
+    /// # Errors
+    /// [`HookError`].
+    pub async fn run(&self, delivery: Delivery<'_>) -> Result<String, HookError> {
+        if self.takes_token() && delivery.token.is_none() {
+            return Err(HookError::Lasting("the runner has no token any more".to_owned()));
+        }
+        match &self.action {
+            Action::Command(command) => command.run(self, delivery).await,
+            Action::Signal(signal) => signal.run(self).await,
+            Action::Webhook(webhook) => webhook.run(self, delivery).await,
+            Action::WriteToken(write) => write.run(delivery).await,
+        }
+    }
+
+    /// The event as JSON.
+    fn body(&self, event: &HookEvent) -> Result<Vec<u8>, HookError> {
+        let body = serde_json::to_vec(&Body { schema: 1, hook: &self.name, event });
+        body.map_err(|error| HookError::Lasting(format!("the event cannot be written as JSON: {error}")))
+    }
+}
+
+impl HookError {
+    /// An error of the system about a file.
+    fn of_file(path: &Path, error: &std::io::Error) -> Self {
+        Self::Passing(format!("`{}`: {error}", path.display()))
+    }
+}

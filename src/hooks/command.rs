@@ -1,0 +1,219 @@
+//! Runs a command.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::program::Program;
+use super::{Delivery, Hook, HookError};
+use crate::files::Place;
+use crate::model::{HookEvent, RunnerId, Timestamp};
+use crate::secret::Token;
+
+/// A command to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandAction {
+    /// The absolute path of the program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// How it gets the token.
+    pub token: TokenInput,
+}
+
+/// How a command gets the runner's token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenInput {
+    /// It does not get it. Its stdin is the event as JSON.
+    None,
+    /// As its stdin.
+    Stdin,
+    /// In a file that `RUNNER_AGENT_TOKEN_FILE` names. Its stdin is the event as JSON.
+    File,
+}
+
+impl CommandAction {
+    pub(super) async fn run(&self, hook: &Hook, delivery: Delivery<'_>) -> Result<String, HookError> {
+        let mut variables = variables(hook, delivery.event);
+        let token_file = self.token_file(delivery)?;
+        if let Some(TokenFile(place)) = &token_file {
+            variables.push(("RUNNER_AGENT_TOKEN_FILE", place.path().display().to_string()));
+        }
+        let program = Program { path: &self.program, arguments: &self.arguments, variables };
+        let said = match (self.token, delivery.token) {
+            (TokenInput::Stdin, Some(token)) => {
+                program.run(&[token.expose().as_bytes(), b"\n"], hook.timeout, Some(token)).await
+            }
+            (_, token) => program.run(&[&hook.body(delivery.event)?], hook.timeout, token).await,
+        };
+        Ok(format!("the command has succeeded{}", said?))
+    }
+
+    /// Writes the file that the command reads the token from.
+    fn token_file(&self, delivery: Delivery<'_>) -> Result<Option<TokenFile>, HookError> {
+        let (TokenInput::File, Some(token)) = (self.token, delivery.token) else { return Ok(None) };
+        let Some(path) = delivery.token_path else {
+            let message = "`token = \"file\"` needs a state directory: use \"stdin\"";
+            return Err(HookError::Lasting(message.to_owned()));
+        };
+        let written = TokenFile::write(path, token);
+        written.map(Some).map_err(|error| HookError::of_file(path, &error))
+    }
+}
+
+/// The variables about an event. None is a secret.
+fn variables(hook: &Hook, event: &HookEvent) -> Vec<(&'static str, String)> {
+    vec![
+        ("RUNNER_AGENT_HOOK", hook.name.clone()),
+        ("RUNNER_AGENT_EVENT", event.event.to_string()),
+        ("RUNNER_AGENT_EVENT_ID", event.event_id.clone()),
+        ("RUNNER_AGENT_RUNNER", event.runner.clone().unwrap_or_default()),
+        ("RUNNER_AGENT_RUNNER_ID", event.runner_id.as_ref().map(RunnerId::to_string).unwrap_or_default()),
+        ("RUNNER_AGENT_URL", event.url.as_ref().map(ToString::to_string).unwrap_or_default()),
+        ("RUNNER_AGENT_EXPIRES_AT", event.expires_at.as_ref().map(Timestamp::to_string).unwrap_or_default()),
+    ]
+}
+
+/// A file with a token, which is removed when it is dropped.
+struct TokenFile(Place);
+
+impl TokenFile {
+    fn write(path: &Path, token: &Token) -> io::Result<Self> {
+        let place = Place::own(path)?;
+        place.remove()?;
+        let mut file = place.create()?;
+        let written = Self(place);
+        file.write_all(token.expose().as_bytes())?;
+        file.write_all(b"\n")?;
+        Ok(written)
+    }
+}
+
+impl Drop for TokenFile {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.remove() {
+            tracing::warn!(path = %self.0.path().display(), %error, "cannot remove the file with a hook's token");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::hooks::{Action, RETRIES};
+    use crate::model::HookKind;
+
+    fn hook(token: TokenInput, script: &str, timeout: Duration) -> Hook {
+        let arguments = vec!["-c".to_owned(), script.to_owned()];
+        let action = Action::Command(CommandAction { program: "/bin/sh".into(), arguments, token });
+        let on = HookKind::ALL.to_vec();
+        Hook { name: "a".to_owned(), on, runners: Vec::new(), action, timeout, retries: RETRIES }
+    }
+
+    fn event() -> HookEvent {
+        HookEvent {
+            event_id: "test-rotated".to_owned(),
+            event: HookKind::Rotated,
+            at: Timestamp::from_millis(0),
+            runner: Some("builder".to_owned()),
+            runner_id: RunnerId::try_new(7).ok(),
+            url: Some("https://gitlab.example.com".parse().unwrap()),
+            expires_at: None,
+            text: "the token was rotated".to_owned(),
+        }
+    }
+
+    fn run_for(token: TokenInput, script: &str, timeout: Duration) -> Result<String, HookError> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.token");
+        let (hook, event, secret) =
+            (hook(token, script, timeout), event(), Token::parse("secret-of-a-runner").unwrap());
+        let delivery = Delivery { event: &event, token: Some(&secret), token_path: Some(&path), is_own: true };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let result = runtime.block_on(hook.run(delivery));
+        assert!(!path.exists(), "the token's file is removed");
+        result
+    }
+
+    fn run(token: TokenInput, script: &str) -> Result<String, HookError> {
+        run_for(token, script, Duration::from_secs(60))
+    }
+
+    fn said(text: &str) -> Result<String, HookError> {
+        Ok(format!("the command has succeeded: {text}"))
+    }
+
+    #[test]
+    fn a_command_gets_the_event_in_its_environment_and_as_json() {
+        let script = "echo $RUNNER_AGENT_HOOK $RUNNER_AGENT_EVENT $RUNNER_AGENT_RUNNER $RUNNER_AGENT_RUNNER_ID $RUNNER_AGENT_URL; cat";
+        let expected = "a rotated builder 7 https://gitlab.example.com {\"schema\":1,\"hook\":\"a\",\"event_id\":\"test-rotated\",\"event\":\"rotated\",\"at\":\"1970-01-01T00:00:00Z\",\"runner\":\"builder\",\"runner_id\":7,\"url\":\"https://gitlab.example.com\",\"expires_at\":null,\"text\":\"the token was rotated\"}";
+        assert_eq!(run(TokenInput::None, script), said(expected));
+        assert_eq!(run(TokenInput::None, "env | grep -c ^RUNNER_AGENT; env | grep -c HOME"), {
+            Err(HookError::Passing("the command has failed (exit status: 1): 7 0".to_owned()))
+        });
+    }
+
+    #[test]
+    fn a_command_gets_the_token_only_where_it_asks_for_it() {
+        let counts = "grep -c '^secret-of-a-runner$'";
+        assert_eq!(run(TokenInput::Stdin, counts), said("1"));
+        let in_file = format!("stat -c %a $RUNNER_AGENT_TOKEN_FILE; {counts} $RUNNER_AGENT_TOKEN_FILE");
+        assert_eq!(run(TokenInput::File, &in_file), said("600 1"));
+        assert_eq!(
+            run(TokenInput::File, "cat /proc/self/environ /proc/self/cmdline - | grep -c secret- || true"),
+            said("0")
+        );
+    }
+
+    #[test]
+    fn the_output_of_a_command_is_one_bounded_line_without_the_token() {
+        assert_eq!(
+            run(TokenInput::Stdin, "cat; echo a >&2; echo glrt-0123456789abcdefghij"),
+            said("[token] [token] a")
+        );
+        let long = run(TokenInput::None, "yes | head -c 100000; exit 0").unwrap();
+        assert!(long.len() < 2500, "{}", long.len());
+    }
+
+    #[test]
+    fn a_command_that_hangs_is_killed_with_all_its_processes() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        // The second process holds the pipe open for as long as it lives.
+        let script = format!("mkfifo {0}; sleep 60 <> {0} & echo $!; wait", pipe.display());
+        let error = run_for(TokenInput::None, &script, Duration::from_millis(1500)).unwrap_err();
+        let pid: u32 = error.to_string().rsplit(' ').next().unwrap().parse().unwrap();
+        let has_ended = (0..1000).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            !is_running(pid)
+        });
+        assert!(has_ended, "process {pid}");
+    }
+
+    /// One that is dead and that its parent has not asked about is none.
+    fn is_running(pid: u32) -> bool {
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+    }
+
+    #[test]
+    fn a_process_left_behind_does_not_hold_up_a_command() {
+        assert_eq!(run(TokenInput::None, "echo a; sleep 3 & exit 0"), said("a"));
+    }
+
+    #[test]
+    fn a_program_of_others_is_not_run() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("program");
+        std::fs::write(&program, "#!/bin/sh\n").unwrap();
+        let writable = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(&program, writable).unwrap();
+        let action = CommandAction { program, arguments: Vec::new(), token: TokenInput::None };
+        let hook = Hook { action: Action::Command(action), ..hook(TokenInput::None, "", Duration::from_secs(1)) };
+        let event = event();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let delivery = Delivery { event: &event, token: None, token_path: None, is_own: true };
+        let error = runtime.block_on(hook.run(delivery)).unwrap_err();
+        assert!(error.to_string().contains("mode 0777"), "{error}");
+    }
+}

@@ -1,0 +1,155 @@
+//! Runs a program, bounded in time and output, without the agent's environment.
+
+use std::fs::File;
+use std::io::{self, Seek as _, Write as _};
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::{Child, Command};
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+
+use super::HookError;
+use crate::files::{spawn_file_task, trusted_program};
+use crate::model::is_unprintable;
+use crate::secret::{Token, without_tokens};
+
+/// The program's PATH.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How much of its output is kept, in bytes, of stdout and stderr each.
+const MAX_OUTPUT_BYTES: usize = 1024;
+
+/// How long its output is read after its end: a process that it has left behind may have the pipe.
+const AFTER_EXIT: Duration = Duration::from_secs(1);
+
+/// A program to run.
+pub(super) struct Program<'a> {
+    /// Its absolute path.
+    pub(super) path: &'a Path,
+    pub(super) arguments: &'a [String],
+    /// Its variables besides `PATH`.
+    pub(super) variables: Vec<(&'static str, String)>,
+}
+
+impl Program<'_> {
+    /// Runs it, with these bytes as its stdin. Returns its output, for a message; `token` is hidden in that.
+    pub(super) async fn run(
+        &self,
+        input: &[&[u8]],
+        limit: Duration,
+        token: Option<&Token>,
+    ) -> Result<String, HookError> {
+        let path = self.path.to_owned();
+        let checked = spawn_file_task(self.path, move || trusted_program(&path)).await;
+        let checked = checked.map_err(|error| HookError::Passing(error.to_string()))?;
+        let program = checked.map_err(|error| HookError::of_file(self.path, &error))?;
+        let cannot_start = |error: io::Error| HookError::Passing(format!("cannot start the command: {error}"));
+        let mut command = Command::new(program);
+        command.arg0(self.path).args(self.arguments).current_dir("/");
+        command.env_clear().env("PATH", PATH).envs(self.variables.iter().map(|(name, value)| (name, value)));
+        let input = in_memory(input).map_err(cannot_start)?;
+        command.stdin(Stdio::from(input)).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.process_group(0).kill_on_drop(true).spawn().map_err(cannot_start)?;
+        let group = ProcessGroup::of(&child);
+        let mut output = Vec::new();
+        let ended = timeout(limit, ended(&mut child, &mut output)).await;
+        let said = shown(&output, token);
+        let Ok(status) = ended else {
+            let message = format!("the command was killed after {} s{said}", limit.as_secs_f64());
+            return Err(HookError::Passing(message));
+        };
+        group.has_ended();
+        match status.map_err(cannot_start)? {
+            status if status.success() => Ok(said),
+            status => Err(HookError::Passing(format!("the command has failed ({status}){said}"))),
+        }
+    }
+}
+
+/// A file in memory, which nothing has to write while the command reads it.
+fn in_memory(parts: &[&[u8]]) -> io::Result<File> {
+    let mut file = File::from(memfd_create("runner-agent-hook", MemfdFlags::CLOEXEC)?);
+    for part in parts {
+        file.write_all(part)?;
+    }
+    file.rewind()?;
+    Ok(file)
+}
+
+/// Waits for the end of a command, and collects its output.
+async fn ended(child: &mut Child, output: &mut Vec<u8>) -> io::Result<ExitStatus> {
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (exited, has_exited) = oneshot::channel();
+    let waited = async {
+        let status = child.wait().await;
+        // The receiver is gone if the output has ended.
+        let _ended = exited.send(());
+        status
+    };
+    let mut errors = Vec::new();
+    let read = async {
+        let late = async {
+            let _exited = has_exited.await;
+            sleep(AFTER_EXIT).await;
+        };
+        tokio::select! {
+            biased;
+            _both = async { tokio::join!(collect(stdout, output), collect(stderr, &mut errors)) } => {}
+            () = late => {}
+        }
+    };
+    let (status, ()) = tokio::join!(waited, read);
+    output.push(b'\n');
+    output.append(&mut errors);
+    status
+}
+
+/// Reads a stream to its end, and keeps its beginning.
+async fn collect(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
+    let Some(mut stream) = stream else { return };
+    let mut buffer = [0; 4096];
+    // One that cannot be read has ended.
+    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+        let room = MAX_OUTPUT_BYTES.saturating_sub(kept.len());
+        kept.extend_from_slice(&buffer[..count.min(room)]);
+    }
+}
+
+/// The output in one line, without the token.
+fn shown(output: &[u8], token: Option<&Token>) -> String {
+    let text = String::from_utf8_lossy(output);
+    let text = token.map_or_else(|| text.to_string(), |token| text.replace(token.expose(), "[token]"));
+    let text: String = text.chars().map(|char| if is_unprintable(char) { ' ' } else { char }).collect();
+    let text = without_tokens(&text);
+    let words: Vec<_> = text.split_whitespace().collect();
+    if words.is_empty() { String::new() } else { format!(": {}", words.join(" ")) }
+}
+
+/// The processes of a command, which end with it unless it has ended by itself.
+struct ProcessGroup(Option<Pid>);
+
+impl ProcessGroup {
+    fn of(child: &Child) -> Self {
+        Self(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)))
+    }
+
+    /// Its leader was waited for: the number may be another group's.
+    fn has_ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for ProcessGroup {
+    fn drop(&mut self) {
+        if let Some(group) = self.0
+            && let Err(errno) = kill_process_group(group, Signal::KILL)
+        {
+            tracing::debug!(error = %errno, "cannot kill the processes of a hook");
+        }
+    }
+}

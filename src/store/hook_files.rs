@@ -1,0 +1,146 @@
+//! What hooks are to be run for: `hooks/<key>.json` in the state directory, one file for each runner, access token, and the
+//! settings.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
+
+use super::blocking::BlockingStore;
+use super::error::Error;
+use super::files::{FileIn, OwnFile as _, names_in, read_file, remove_durably, remove_file, replace_file};
+use super::{Store, held};
+use crate::files::{OwnDirectory, is_there};
+use crate::model::{Announced, HookDelivery, HookRecord, RunnerKey};
+
+/// Incremented when a field changes its meaning; other schemas are rejected.
+const SCHEMA: u32 = 1;
+
+/// Ends the name of a file that a command reads a token from. A crash can leave it.
+const TOKEN: &str = ".token";
+
+/// The files of the hooks. Without a state directory there are none, and events are kept in memory alone.
+#[derive(Clone, Debug)]
+pub struct HookFiles(Store);
+
+#[derive(Serialize, Deserialize)]
+struct StoredRecord {
+    schema: u32,
+    announced: Announced,
+    events: u64,
+    queue: Vec<HookDelivery>,
+}
+
+impl HookFiles {
+    /// Those of a store.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self(store)
+    }
+
+    /// Reads all of them, and removes what a crash has left. Damaged ones are returned as errors.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub async fn read(&self) -> Result<(Vec<HookRecord>, Vec<Error>), Error> {
+        self.in_hooks(|hooks| {
+            let (mut records, mut damaged) = (Vec::new(), Vec::new());
+            for name in names_in(hooks.path())? {
+                let Some(name) = name.to_str() else { continue };
+                let file = FileIn { directory: hooks, name: name.to_owned() };
+                if name.ends_with(TOKEN) {
+                    remove_file(&file)?;
+                }
+                let key = name.strip_suffix(".json").and_then(|key| RunnerKey::try_from(key.to_owned()).ok());
+                let Some(key) = key else { continue };
+                match read_record(&file, key) {
+                    Ok(record) => records.extend(record),
+                    Err(error) => damaged.push(error),
+                }
+            }
+            Ok((records, damaged))
+        })
+        .await
+    }
+
+    /// Writes one durably.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub async fn save(&self, record: HookRecord) -> Result<(), Error> {
+        self.in_hooks(move |hooks| {
+            let HookRecord { key, announced, events, queue } = record;
+            let file = file_of(hooks, &key);
+            let invalid = |error: serde_json::Error| Error::Record { path: file.path(), reason: held::at(&error) };
+            let stored = StoredRecord { schema: SCHEMA, announced, events, queue };
+            replace_file(&file, &serde_json::to_vec(&stored).map_err(invalid)?)
+        })
+        .await
+    }
+
+    /// Removes one durably.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub async fn remove(&self, key: RunnerKey) -> Result<(), Error> {
+        self.in_hooks(move |hooks| remove_durably(&file_of(hooks, &key))).await
+    }
+
+    /// Removes all of them, for settings without hooks.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub async fn remove_all(&self) -> Result<(), Error> {
+        let work = |disk: &mut BlockingStore| {
+            let Some(path) = disk.state().map(|state| state.join("hooks")) else { return Ok(()) };
+            if !is_there(&path) {
+                return Ok(());
+            }
+            let Some(hooks) = disk.hook_files()? else { return Ok(()) };
+            for name in names_in(hooks.path())? {
+                if let Some(name) = name.to_str() {
+                    remove_file(&FileIn { directory: &hooks, name: name.to_owned() })?;
+                }
+            }
+            Ok(())
+        };
+        self.0.work(work).await
+    }
+
+    /// The path for a file of this stem that a command reads a token from; `None` without a state directory. [`read`] removes
+    /// those that are left.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    ///
+    /// [`read`]: HookFiles::read
+    pub async fn token_path(&self, stem: String) -> Result<Option<PathBuf>, Error> {
+        self.in_hooks(move |hooks| Ok(Some(hooks.path().join(format!("{stem}{TOKEN}"))))).await
+    }
+
+    async fn in_hooks<T: Default + Send + 'static>(
+        &self,
+        work: impl FnOnce(&Rc<OwnDirectory>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let work = move |disk: &mut BlockingStore| match disk.hook_files()? {
+            Some(hooks) => work(&hooks),
+            None => Ok(T::default()),
+        };
+        self.0.work(work).await
+    }
+}
+
+fn file_of<'d>(hooks: &'d OwnDirectory, key: &RunnerKey) -> FileIn<'d> {
+    FileIn { directory: hooks, name: format!("{key}.json") }
+}
+
+fn read_record(file: &FileIn<'_>, key: RunnerKey) -> Result<Option<HookRecord>, Error> {
+    let Some(content) = read_file(file)? else { return Ok(None) };
+    let damaged = |reason| Error::Record { path: file.path(), reason };
+    let stored: StoredRecord = serde_json::from_slice(&content).map_err(|error| damaged(held::at(&error)))?;
+    let StoredRecord { schema, announced, events, queue } = stored;
+    if schema != SCHEMA {
+        return Err(damaged(format!("unknown schema {schema}")));
+    }
+    Ok(Some(HookRecord { key, announced, events, queue }))
+}
