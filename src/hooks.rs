@@ -1,8 +1,8 @@
 //! Hooks: what is done after an event, once for each event and hook.
 //!
-//! A [`Hook`] says which events of which runners it is for, and what is done: a command is run, a web server is told, a signal is sent, or the token is
-//! written into a file. [`Hook::run`]
-//! makes one attempt. The daemon decides when, and how often.
+//! A [`Hook`] says which events of which runners it is for, and what is done: a command is run, a web server is told, a
+//! signal is sent, or the token is written into a file. [`Hook::run`] makes one attempt. The daemon decides when, and how
+//! often.
 
 mod command;
 mod program;
@@ -25,9 +25,6 @@ pub use write_token::{FileOwner, WriteTokenAction};
 
 /// The default time limit of one attempt.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The default number of attempts after the first one.
-pub const RETRIES: u32 = 5;
 
 /// A hook; built by `settings`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +54,21 @@ pub enum Action {
     Webhook(WebhookAction),
     /// Writes the token into a file.
     WriteToken(WriteTokenAction),
+}
+
+impl Action {
+    /// The default number of attempts after the first one.
+    #[must_use]
+    pub const fn default_retries(&self) -> u32 {
+        match self {
+            // About a quarter of an hour. A process that does not run needs no signal.
+            Self::Command(_) | Self::Signal(_) => 10,
+            // About a day: a server can be down for long, and it may be the one that wakes people.
+            Self::Webhook(_) => 100,
+            // A runner without a token does nothing, and the next event can be weeks away.
+            Self::WriteToken(_) => u32::MAX,
+        }
+    }
 }
 
 /// One event for one hook.
@@ -111,9 +123,13 @@ impl Hook {
         }
     }
 
-    /// Whether it is for events of a kind if the settings name none. A process is signalled to read a changed token.
+    /// Whether it is for events of a kind if the settings name none. A process is signalled to read a changed token. A hook
+    /// for some runners is for events of runners.
     #[must_use]
     pub fn is_for_by_default(&self, kind: HookKind) -> bool {
+        if !self.runners.is_empty() && !kind.is_of_runner() {
+            return false;
+        }
         match &self.action {
             Action::Signal(_) => kind.changes_token(),
             Action::Command(_) | Action::Webhook(_) | Action::WriteToken(_) => self.can_be_for(kind),
@@ -128,6 +144,12 @@ impl Hook {
             Action::WriteToken(_) => true,
             Action::Signal(_) | Action::Webhook(_) => false,
         }
+    }
+
+    /// Whether an event has nothing to do any more once there is a later one: a file gets the present token.
+    #[must_use]
+    pub fn needs_only_the_last(&self) -> bool {
+        matches!(self.action, Action::WriteToken(_))
     }
 
     /// Whether it keeps a file with the token of a runner of this name.

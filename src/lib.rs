@@ -94,6 +94,7 @@
 //! | `base64`, `k8s-openapi`, `kube` | [`sharing`] |
 //! | `signal-hook`, `nix` | [`signals`] |
 //! | `backoff` | [`retry`] |
+//! | `command-fds` | [`hooks`] |
 //!
 //! `tokio`, `tracing`, `serde`, `serde_json`, `thiserror`, `zeroize` and `rustix` (system calls that std lacks) are used
 //! wherever they are needed.

@@ -63,7 +63,7 @@ pub use entry::{Entry, EntryProblem, EntryToken};
 pub use entry_text::{ComposeError, EntryText};
 pub use error::{Error, ErrorKind};
 pub use files::MAX_FILE_BYTES;
-pub use hook_files::HookFiles;
+pub use hook_files::{HookFiles, HookFilesRead};
 pub use journal::{AskedBy, Intent, JournalAnswer, JournalOperation, MAX_DESCRIPTION_CHARS, Pending, StoredFate};
 pub use locks::{InstanceLock, RunnerLock};
 pub use record::{MAX_FORMER_TOKENS, Record, Records};

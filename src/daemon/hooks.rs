@@ -1,8 +1,12 @@
 //! Tells the dispatcher of hooks what is seen: runners, access tokens, and the settings. Nothing waits for it.
 
+mod describe;
 mod dispatcher;
+mod lanes;
+mod member;
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::engine::Config;
 use crate::hooks::Hook;
 use crate::lifecycle::hooks::SeenRunner;
-use crate::model::{AccessRecord, Expiry, RunnerId, RunnerKey, ServerUrl, Timestamp};
+use crate::model::{AccessRecord, Expiry, RunnerKey, ServerUrl, Timestamp};
 use crate::ops::Runner;
 use crate::secret::{Digest, Token};
 use crate::status::Counters;
@@ -33,6 +37,8 @@ pub struct HookFeed {
     sender: Option<mpsc::UnboundedSender<HookMessage>>,
     /// Whether the settings have hooks.
     has_hooks: Rc<Cell<bool>>,
+    /// Whether the dispatcher was told which runners are there.
+    has_told: Rc<Cell<bool>>,
     /// When the grace time of a stop is over, once it has begun.
     end: Rc<Cell<Option<Instant>>>,
 }
@@ -42,6 +48,8 @@ pub struct HookFeed {
 pub(super) enum HookMessage {
     /// The hooks of the settings in force.
     Hooks(Arc<[Hook]>),
+    /// The runners that are there at the start, or when the settings get their first hook.
+    There(BTreeSet<RunnerKey>),
     /// Something was seen.
     Seen(Box<Sighting>),
     /// A runner is no longer served.
@@ -89,7 +97,17 @@ impl HookFeed {
     /// These settings are in force.
     pub(super) fn publish(&self, config: &Config) {
         self.has_hooks.set(!config.hooks.is_empty());
+        if config.hooks.is_empty() {
+            self.has_told.set(false);
+        }
         self.send(HookMessage::Hooks(config.hooks.clone().into()));
+    }
+
+    /// These runners are there. Those that were there before the first hook make no event. Says it once.
+    pub(super) fn note_present(&self, keys: impl Iterator<Item = RunnerKey>) {
+        if self.has_hooks.get() && !self.has_told.replace(true) {
+            self.send(HookMessage::There(keys.collect()));
+        }
     }
 
     /// A runner was seen, whose token is where it belongs.
@@ -184,11 +202,5 @@ impl RunningHooks {
             Ok(Err(error)) => tracing::error!(%error, "an internal error has ended the work of the hooks"),
             Err(_) => self.task.abort(),
         }
-    }
-}
-
-impl RunnerSight {
-    fn id(&self) -> Option<RunnerId> {
-        self.seen.id
     }
 }

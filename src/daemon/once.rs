@@ -70,6 +70,7 @@ async fn pass<S: Server, D: Disk, C: Clock>(shared: Rc<Shared<S, D, C>>, config:
     if let Some((count, policy)) = inventory.found(&config) {
         log_found(count, policy);
     }
+    shared.hooks.note_present(inventory.runners.iter().map(|managed| managed.runner.record.key.clone()));
     let errors = std::mem::take(&mut inventory.errors);
     // Nothing changes during a pass.
     let secrets = Rc::new(Secrets::default());

@@ -261,6 +261,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             self.probe().await;
         }
         self.retry_at = inventory.is_awaited.then(|| Instant::now() + INVENTORY_RETRY);
+        self.shared.hooks.note_present(inventory.runners.iter().map(|managed| managed.runner.record.key.clone()));
         for managed in inventory.runners {
             self.spawn(managed);
         }

@@ -7,9 +7,11 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, RequestBuilder};
 use zeroize::Zeroizing;
 
+use super::Proxies;
 use super::error::CallFailure;
+use super::proxy::Route;
 use super::tls::{FileTrust, SystemRoots, TlsProfile};
-use crate::model::TlsFiles;
+use crate::model::{ServerUrl, TlsFiles};
 
 /// Bounds the wait for a peer that has gone away without a word.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -20,9 +22,13 @@ const STREAM: Duration = Duration::from_secs(24 * 3600);
 /// Size limit of an answer and of one message of a stream, in bytes.
 const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
-/// A client for JSON requests with POST. It knows no proxy and follows no redirect.
+/// A client for JSON requests with POST. It follows no redirect.
 #[derive(Clone, Debug)]
-pub struct JsonClient(Client);
+pub struct JsonClient {
+    client: Client,
+    /// The variable of the proxy that all requests go through.
+    proxy: Option<&'static str>,
+}
 
 /// An answer.
 #[derive(Debug)]
@@ -53,11 +59,28 @@ pub struct JsonStream {
 }
 
 impl JsonClient {
-    /// A client with these TLS files, which no other user may have written. Reads them.
+    /// A client with these TLS files, which no other user may have written. Reads them. It knows no proxy.
     ///
     /// # Errors
     /// A message that names the file.
     pub fn new(tls: &TlsFiles, connect_timeout: Duration) -> Result<Self, String> {
+        Self::on_route(None, tls, connect_timeout)
+    }
+
+    /// As [`JsonClient::new`], for one site, by the way that these proxies say.
+    ///
+    /// # Errors
+    /// A message that names the file, or the variable of the proxy.
+    pub fn for_site(
+        site: &ServerUrl,
+        proxies: &Proxies,
+        tls: &TlsFiles,
+        connect_timeout: Duration,
+    ) -> Result<Self, String> {
+        Self::on_route(proxies.route(site).map_err(text_of)?, tls, connect_timeout)
+    }
+
+    fn on_route(route: Option<Route>, tls: &TlsFiles, connect_timeout: Duration) -> Result<Self, String> {
         let client = match (&tls.cert_file, &tls.key_file) {
             (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
             (None, None) => None,
@@ -67,6 +90,8 @@ impl JsonClient {
         };
         let profile = TlsProfile::Tls { ca: tls.ca_file.clone(), client, trust: FileTrust::OnlyOwn };
         let tls = profile.config(&SystemRoots::default()).map_err(text_of)?;
+        let variable = route.as_ref().map(|route| route.variable);
+        let proxy = route.map(|route| reqwest::Proxy::all(route.url)).transpose().map_err(cause)?;
         let client = Client::builder()
             .tls_backend_preconfigured(tls)
             .retry(reqwest::retry::never())
@@ -76,9 +101,9 @@ impl JsonClient {
             .connect_timeout(connect_timeout)
             .tcp_keepalive(KEEPALIVE)
             .tcp_keepalive_interval(KEEPALIVE)
-            .tcp_keepalive_retries(2)
-            .build();
-        Ok(Self(client.map_err(cause)?))
+            .tcp_keepalive_retries(2);
+        let client = proxy.into_iter().fold(client, reqwest::ClientBuilder::proxy);
+        Ok(Self { client: client.build().map_err(cause)?, proxy: variable })
     }
 
     /// Sends a request, once. `authorization` is a secret.
@@ -107,7 +132,14 @@ impl JsonClient {
         timeout: Duration,
     ) -> Result<JsonAnswer, JsonFailure> {
         let request = self.request(url, body, None, timeout)?;
-        received(headers.iter().fold(request, |request, (name, value)| request.header(*name, value))).await
+        let answer =
+            received(headers.iter().fold(request, |request, (name, value)| request.header(*name, value))).await;
+        let Some(variable) = self.proxy else { return answer };
+        let by_proxy = |text| format!("{text}; the request went to the proxy in {variable}");
+        answer.map_err(|failure| match failure {
+            JsonFailure::NotSent(text) => JsonFailure::NotSent(by_proxy(text)),
+            JsonFailure::Lost(text) => JsonFailure::Lost(by_proxy(text)),
+        })
     }
 
     /// Sends a request with one more header whose answer is a message per line, for as long as both sides like. The timeout
@@ -138,7 +170,7 @@ impl JsonClient {
         timeout: Duration,
     ) -> Result<RequestBuilder, JsonFailure> {
         let json = HeaderValue::from_static("application/json");
-        let request = self.0.post(url).timeout(timeout).header(CONTENT_TYPE, json);
+        let request = self.client.post(url).timeout(timeout).header(CONTENT_TYPE, json);
         let request = request.body(bytes::Bytes::from_owner(body));
         let Some(authorization) = authorization else { return Ok(request) };
         let unusable = |_| JsonFailure::NotSent("the credentials are no valid header value".to_owned());

@@ -20,8 +20,8 @@ use crate::model::{ServerUrl, Site};
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Route {
     /// May hold a password.
-    url: Url,
-    variable: &'static str,
+    pub(super) url: Url,
+    pub(super) variable: &'static str,
 }
 
 /// The way to a site, with its reason. Its `Display` hides passwords.

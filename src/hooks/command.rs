@@ -3,7 +3,9 @@
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::program::Program;
+use zeroize::Zeroizing;
+
+use super::program::{Input, Program};
 use super::{Delivery, Hook, HookError};
 use crate::files::Place;
 use crate::model::{HookEvent, RunnerId, Timestamp};
@@ -27,6 +29,8 @@ pub enum TokenInput {
     None,
     /// As its stdin.
     Stdin,
+    /// As its file descriptor 3. Its stdin is the event as JSON.
+    Descriptor,
     /// In a file that `RUNNER_AGENT_TOKEN_FILE` names. Its stdin is the event as JSON.
     File,
 }
@@ -39,12 +43,15 @@ impl CommandAction {
             variables.push(("RUNNER_AGENT_TOKEN_FILE", place.path().display().to_string()));
         }
         let program = Program { path: &self.program, arguments: &self.arguments, variables };
-        let said = match (self.token, delivery.token) {
-            (TokenInput::Stdin, Some(token)) => {
-                program.run(&[token.expose().as_bytes(), b"\n"], hook.timeout, Some(token)).await
-            }
-            (_, token) => program.run(&[&hook.body(delivery.event)?], hook.timeout, token).await,
+        let body = hook.body(delivery.event)?;
+        let line = delivery.token.map(|token| Zeroizing::new(format!("{}\n", token.expose())));
+        let line = line.as_ref().map(|line| line.as_bytes());
+        let (stdin, descriptor) = match self.token {
+            TokenInput::Stdin => (line.unwrap_or_default(), None),
+            TokenInput::Descriptor => (&body[..], line),
+            TokenInput::File | TokenInput::None => (&body[..], None),
         };
+        let said = program.run(Input { stdin, descriptor, secret: delivery.token }, hook.timeout).await;
         Ok(format!("the command has succeeded{}", said?))
     }
 
@@ -101,14 +108,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::hooks::{Action, RETRIES};
+    use crate::hooks::Action;
     use crate::model::HookKind;
 
     fn hook(token: TokenInput, script: &str, timeout: Duration) -> Hook {
         let arguments = vec!["-c".to_owned(), script.to_owned()];
         let action = Action::Command(CommandAction { program: "/bin/sh".into(), arguments, token });
         let on = HookKind::ALL.to_vec();
-        Hook { name: "a".to_owned(), on, runners: Vec::new(), action, timeout, retries: RETRIES }
+        Hook { name: "a".to_owned(), on, runners: Vec::new(), action, timeout, retries: 5 }
     }
 
     fn event() -> HookEvent {
@@ -158,8 +165,10 @@ mod tests {
     fn a_command_gets_the_token_only_where_it_asks_for_it() {
         let counts = "grep -c '^secret-of-a-runner$'";
         assert_eq!(run(TokenInput::Stdin, counts), said("1"));
+        assert_eq!(run(TokenInput::Descriptor, &format!("{counts} <&3; grep -c '\"event\":'")), said("1 1"));
         let in_file = format!("stat -c %a $RUNNER_AGENT_TOKEN_FILE; {counts} $RUNNER_AGENT_TOKEN_FILE");
         assert_eq!(run(TokenInput::File, &in_file), said("600 1"));
+        assert_eq!(run(TokenInput::None, "(cat <&3) 2>/dev/null || echo none"), said("none"));
         assert_eq!(
             run(TokenInput::File, "cat /proc/self/environ /proc/self/cmdline - | grep -c secret- || true"),
             said("0")

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use command_fds::{CommandFdExt as _, FdMapping};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -24,6 +25,9 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// How much of its output is kept, in bytes, of stdout and stderr each.
 const MAX_OUTPUT_BYTES: usize = 1024;
 
+/// The number of the descriptor that a program reads a token from.
+const DESCRIPTOR: i32 = 3;
+
 /// How long its output is read after its end: a process that it has left behind may have the pipe.
 const AFTER_EXIT: Duration = Duration::from_secs(1);
 
@@ -36,14 +40,20 @@ pub(super) struct Program<'a> {
     pub(super) variables: Vec<(&'static str, String)>,
 }
 
+/// What a program can read.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Input<'a> {
+    /// Its stdin.
+    pub(super) stdin: &'a [u8],
+    /// Its file descriptor 3, if it has one.
+    pub(super) descriptor: Option<&'a [u8]>,
+    /// What is hidden in its output.
+    pub(super) secret: Option<&'a Token>,
+}
+
 impl Program<'_> {
-    /// Runs it, with these bytes as its stdin. Returns its output, for a message; `token` is hidden in that.
-    pub(super) async fn run(
-        &self,
-        input: &[&[u8]],
-        limit: Duration,
-        token: Option<&Token>,
-    ) -> Result<String, HookError> {
+    /// Runs it. Returns its output, for a message.
+    pub(super) async fn run(&self, input: Input<'_>, limit: Duration) -> Result<String, HookError> {
         let path = self.path.to_owned();
         let checked = spawn_file_task(self.path, move || trusted_program(&path)).await;
         let checked = checked.map_err(|error| HookError::Passing(error.to_string()))?;
@@ -52,13 +62,18 @@ impl Program<'_> {
         let mut command = Command::new(program);
         command.arg0(self.path).args(self.arguments).current_dir("/");
         command.env_clear().env("PATH", PATH).envs(self.variables.iter().map(|(name, value)| (name, value)));
-        let input = in_memory(input).map_err(cannot_start)?;
-        command.stdin(Stdio::from(input)).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let stdin = in_memory(input.stdin).map_err(cannot_start)?;
+        if let Some(content) = input.descriptor {
+            let parent_fd = in_memory(content).map_err(cannot_start)?.into();
+            let mapping = FdMapping { parent_fd, child_fd: DESCRIPTOR };
+            command.fd_mappings(vec![mapping]).map_err(|error| cannot_start(io::Error::other(error)))?;
+        }
+        command.stdin(Stdio::from(stdin)).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.process_group(0).kill_on_drop(true).spawn().map_err(cannot_start)?;
         let group = ProcessGroup::of(&child);
         let mut output = Vec::new();
         let ended = timeout(limit, ended(&mut child, &mut output)).await;
-        let said = shown(&output, token);
+        let said = shown(&output, input.secret);
         let Ok(status) = ended else {
             let message = format!("the command was killed after {} s{said}", limit.as_secs_f64());
             return Err(HookError::Passing(message));
@@ -72,11 +87,9 @@ impl Program<'_> {
 }
 
 /// A file in memory, which nothing has to write while the command reads it.
-fn in_memory(parts: &[&[u8]]) -> io::Result<File> {
+fn in_memory(content: &[u8]) -> io::Result<File> {
     let mut file = File::from(memfd_create("runner-agent-hook", MemfdFlags::CLOEXEC)?);
-    for part in parts {
-        file.write_all(part)?;
-    }
+    file.write_all(content)?;
     file.rewind()?;
     Ok(file)
 }

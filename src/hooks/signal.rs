@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-use super::program::Program;
+use super::program::{Input, Program};
 use super::{Hook, HookError};
 use crate::files::{Access, Exposure, Place, is_trusted, refused, spawn_file_task};
 use crate::model::named_enum;
@@ -95,7 +95,7 @@ impl SignalAction {
         let signal = format!("--signal=SIG{}", self.signal);
         let arguments = ["kill", "--kill-whom=main", &signal, "--", unit].map(str::to_owned);
         let program = Program { path: Path::new(SYSTEMCTL), arguments: &arguments, variables: Vec::new() };
-        program.run(&[], timeout, None).await?;
+        program.run(Input::default(), timeout).await?;
         Ok(format!("the main process of {unit} has got the signal {}", self.signal))
     }
 }

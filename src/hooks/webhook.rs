@@ -1,14 +1,14 @@
 //! Sends an event to a web server.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
 use super::{Delivery, Hook, HookError};
 use crate::files::spawn_file_task;
-use crate::gitlab::JsonClient;
-use crate::model::{TlsFiles, WebhookUrl};
+use crate::gitlab::{JsonClient, Proxies};
+use crate::model::{TlsPaths, WebhookUrl};
 use crate::secret::{Source, hmac_sha256_hex};
 
 /// Time limit of name lookup, connection and TLS.
@@ -21,17 +21,22 @@ pub struct WebhookAction {
     pub url: WebhookUrl,
     /// The key of the signature.
     pub secret: Option<Source>,
+    /// Certificates to trust in addition to the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The proxies, of which one may lead to it.
+    pub proxies: Proxies,
 }
 
 impl WebhookAction {
     pub(super) async fn run(&self, hook: &Hook, delivery: Delivery<'_>) -> Result<String, HookError> {
         let body = hook.body(delivery.event)?;
         let failed = |error: String| HookError::Passing(error);
-        let secret = self.secret.clone();
+        let Self { url, secret, ca_file, proxies } = self.clone();
         // Both read files.
         let prepared = spawn_file_task(Path::new("the CA certificates and the secret of a hook"), move || {
             let secret = secret.map(|secret| secret.read().map_err(|error| error.to_string())).transpose()?;
-            Ok((JsonClient::new(&TlsFiles::default(), CONNECT_TIMEOUT)?, secret))
+            let tls = TlsPaths { ca_file, ..TlsPaths::default() }.into();
+            Ok((JsonClient::for_site(url.site(), &proxies, &tls, CONNECT_TIMEOUT)?, secret))
         });
         let (client, secret) = prepared.await.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
         let mut headers = vec![

@@ -17,6 +17,9 @@ const LONGEST_DELAY: Duration = Duration::from_secs(15 * 60);
 /// The fixed share of a delay; the rest is random.
 const FIXED_SHARE: f64 = 0.75;
 
+/// How many events of one runner wait for one hook. A further one displaces the oldest.
+pub const MOST_QUEUED: usize = 100;
+
 /// What is known about a runner now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SeenRunner {

@@ -28,6 +28,20 @@ named_enum! {
 }
 
 impl HookKind {
+    /// Whether it concerns a runner.
+    #[must_use]
+    pub const fn is_of_runner(self) -> bool {
+        match self {
+            Self::Registered
+            | Self::Rotated
+            | Self::Rejected
+            | Self::Recovered
+            | Self::Unregistered
+            | Self::Expiring => true,
+            Self::AccessTokenRotated | Self::SettingsRejected => false,
+        }
+    }
+
     /// Whether a runner has a token after it.
     #[must_use]
     pub const fn leaves_token(self) -> bool {

@@ -6,9 +6,14 @@ use std::str::FromStr;
 
 use url::Url;
 
+use super::ServerUrl;
+
 /// The URL of a webhook. Its path and query can be a secret: `Debug` shows scheme and host alone.
 #[derive(Clone, PartialEq, Eq)]
-pub struct WebhookUrl(Url);
+pub struct WebhookUrl {
+    url: Url,
+    site: ServerUrl,
+}
 
 /// Why a text is no [`WebhookUrl`]; does not contain the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,7 +33,13 @@ impl WebhookUrl {
     /// The whole URL, for a request.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        self.0.as_str()
+        self.url.as_str()
+    }
+
+    /// Scheme, host and port.
+    #[must_use]
+    pub const fn site(&self) -> &ServerUrl {
+        &self.site
     }
 }
 
@@ -43,17 +54,17 @@ impl FromStr for WebhookUrl {
         }
         let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
         let is_here = host == "localhost" || address.is_ok_and(|address| address.to_canonical().is_loopback());
-        match url.scheme() {
-            "https" => Ok(Self(url)),
-            "http" if is_here => Ok(Self(url)),
-            _ => Err(WebhookUrlError::Unencrypted),
+        if url.scheme() != "https" && !(url.scheme() == "http" && is_here) {
+            return Err(WebhookUrlError::Unencrypted);
         }
+        let site = url.origin().ascii_serialization().parse().map_err(|_| WebhookUrlError::Malformed)?;
+        Ok(Self { url, site })
     }
 }
 
 impl fmt::Debug for WebhookUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "WebhookUrl({}://{})", self.0.scheme(), self.0.host_str().unwrap_or_default())
+        write!(formatter, "WebhookUrl({}://{})", self.url.scheme(), self.url.host_str().unwrap_or_default())
     }
 }
 
@@ -68,6 +79,8 @@ mod tests {
         {
             assert!(right.parse::<WebhookUrl>().is_ok(), "{right}");
         }
+        let url: WebhookUrl = "https://hooks.example.com:8443/api/v4/a?b=c#d".parse().unwrap();
+        assert_eq!(url.site().as_str(), "https://hooks.example.com:8443");
         for (wrong, error) in [
             ("hooks.example.com", WebhookUrlError::Malformed),
             ("http://hooks.example.com/", WebhookUrlError::Unencrypted),

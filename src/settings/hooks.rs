@@ -6,13 +6,15 @@ use super::Environment;
 use super::diagnostics::{Diagnostics, Placed};
 use super::secret_source::source;
 use super::table::TableReader;
+use super::variables::proxies;
 use crate::hooks::{
-    Action, CommandAction, FileOwner, Hook, RETRIES, SignalAction, SignalName, SignalTarget, TIMEOUT, TokenInput,
-    WebhookAction, WriteTokenAction,
+    Action, CommandAction, FileOwner, Hook, SignalAction, SignalName, SignalTarget, TIMEOUT, TokenInput, WebhookAction,
+    WriteTokenAction,
 };
 use crate::model::HookKind;
 
-const TOKEN: [(&str, TokenInput); 2] = [("stdin", TokenInput::Stdin), ("file", TokenInput::File)];
+const TOKEN: [(&str, TokenInput); 3] =
+    [("stdin", TokenInput::Stdin), ("fd:3", TokenInput::Descriptor), ("file", TokenInput::File)];
 
 /// The keys of what is done, of which a hook has one.
 const ACTIONS: [&str; 4] = ["command", "webhook", "write_token", "signal"];
@@ -61,13 +63,14 @@ fn hook(mut table: TableReader<'_>, environment: &Environment, diagnostics: &mut
     if diagnostics.len() > before {
         return None;
     }
+    let action = action?;
     let hook = Hook {
         name: name?,
         on: Vec::new(),
         runners: runners.map(|runners| runners.value).unwrap_or_default(),
-        action: action?,
         timeout: timeout.map_or(TIMEOUT, |timeout| timeout.value),
-        retries: retries.map_or(RETRIES, |retries| retries.value),
+        retries: retries.map_or(action.default_retries(), |retries| retries.value),
+        action,
     };
     if matches!(hook.action, Action::WriteToken(_)) && hook.runners.len() != 1 {
         diagnostics.add(&place, "a hook with `write_token` needs `runner` with one name: a file holds one token");
@@ -121,7 +124,7 @@ fn events(hook: &Hook, on: Option<Placed<Vec<HookKind>>>, diagnostics: &mut Diag
 
 /// Reads what is done. All keys are read, so that mistakes in any of them are reported.
 fn action(table: &mut TableReader<'_>, environment: &Environment, diagnostics: &mut Diagnostics) -> Option<Action> {
-    for (key, needed) in [("token", "command"), ("secret", "webhook")] {
+    for (key, needed) in [("token", "command"), ("secret", "webhook"), ("tls_ca_file", "webhook")] {
         if let (Some(place), None) = (table.place_of(key), table.place_of(needed)) {
             diagnostics.add(&place, format!("`{key}` is for a `{needed}`"));
         }
@@ -130,10 +133,14 @@ fn action(table: &mut TableReader<'_>, environment: &Environment, diagnostics: &
     let command = command(table, diagnostics);
     let url = table.parsed("webhook", diagnostics);
     let secret = source(table, "secret", environment, diagnostics).map(|secret| secret.value);
+    let ca_file = table.path("tls_ca_file", diagnostics).map(|path| path.value);
     let write_token = write_token(table, diagnostics);
     let signal = signal(table, diagnostics);
     let command = command.map(|(program, arguments)| Action::Command(CommandAction { program, arguments, token }));
-    let webhook = url.map(|url| Action::Webhook(WebhookAction { url: url.value, secret }));
+    let webhook = url.map(|url| {
+        let proxies = proxies(environment);
+        Action::Webhook(WebhookAction { url: url.value, secret, ca_file, proxies })
+    });
     command.or(webhook).or(write_token.map(Action::WriteToken)).or(signal.map(Action::Signal))
 }
 
@@ -250,7 +257,7 @@ mod tests {
         let hooks = hooks_of("[[hook]]\nname = \"log\"\ncommand = [\"/usr/bin/logger\", \"-t\", \"runner\"]\n");
         let [hook] = &hooks[..] else { panic!("{hooks:?}") };
         assert_eq!((hook.on.as_slice(), hook.runners.len()), (HookKind::ALL, 0));
-        assert_eq!((hook.timeout, hook.retries), (TIMEOUT, RETRIES));
+        assert_eq!((hook.timeout, hook.retries), (TIMEOUT, 10));
         let Action::Command(command) = &hook.action else { panic!("{hook:?}") };
         assert_eq!((command.arguments.len(), command.token), (2, TokenInput::None));
         let hooks = hooks_of(

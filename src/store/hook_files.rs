@@ -19,6 +19,20 @@ const SCHEMA: u32 = 1;
 /// Ends the name of a file that a command reads a token from. A crash can leave it.
 const TOKEN: &str = ".token";
 
+/// Is there once every runner that was there before the first hook has its file.
+const BEGUN: &str = "begun";
+
+/// What was read.
+#[derive(Debug, Default)]
+pub struct HookFilesRead {
+    /// The records.
+    pub records: Vec<HookRecord>,
+    /// The damaged ones.
+    pub damaged: Vec<(RunnerKey, Error)>,
+    /// Whether every runner that was there before the first hook has its file, so that one without a file is new.
+    pub has_begun: bool,
+}
+
 /// The files of the hooks. Without a state directory there are none, and events are kept in memory alone.
 #[derive(Clone, Debug)]
 pub struct HookFiles(Store);
@@ -38,29 +52,38 @@ impl HookFiles {
         Self(store)
     }
 
-    /// Reads all of them, and removes what a crash has left. Damaged ones are returned as errors.
+    /// Reads all of them, and removes what a crash has left.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub async fn read(&self) -> Result<(Vec<HookRecord>, Vec<Error>), Error> {
+    pub async fn read(&self) -> Result<HookFilesRead, Error> {
         self.in_hooks(|hooks| {
-            let (mut records, mut damaged) = (Vec::new(), Vec::new());
+            let mut read = HookFilesRead::default();
             for name in names_in(hooks.path())? {
                 let Some(name) = name.to_str() else { continue };
                 let file = FileIn { directory: hooks, name: name.to_owned() };
                 if name.ends_with(TOKEN) {
                     remove_file(&file)?;
                 }
+                read.has_begun |= name == BEGUN;
                 let key = name.strip_suffix(".json").and_then(|key| RunnerKey::try_from(key.to_owned()).ok());
                 let Some(key) = key else { continue };
-                match read_record(&file, key) {
-                    Ok(record) => records.extend(record),
-                    Err(error) => damaged.push(error),
+                match read_record(&file, key.clone()) {
+                    Ok(record) => read.records.extend(record),
+                    Err(error) => read.damaged.push((key, error)),
                 }
             }
-            Ok((records, damaged))
+            Ok(read)
         })
         .await
+    }
+
+    /// Notes durably that every runner that was there before the first hook has its file.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub async fn begin(&self) -> Result<(), Error> {
+        self.in_hooks(|hooks| replace_file(&FileIn { directory: hooks, name: BEGUN.to_owned() }, b"")).await
     }
 
     /// Writes one durably.

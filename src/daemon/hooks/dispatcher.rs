@@ -3,29 +3,24 @@
 //! A task of its own. An event is found by comparing what is seen with what was announced last, so a crash at any point
 //! only makes the next start find it again. Events of a runner reach a hook in their order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use super::{HookMessage, RunnerSight, Sighting, Subject};
+use super::lanes::Lanes;
+use super::member::{Former, Member};
+use super::{HookMessage, Sighting};
 use crate::error_chain::chain;
 use crate::hooks::{Delivery, Hook, HookError};
 use crate::lifecycle::Fraction;
-use crate::lifecycle::hooks::{
-    access_events, announced_runner, event_id, is_given_up, retry_delay, runner_events, settings_events,
-};
-use crate::model::{
-    Announced, HookDelivery, HookEvent, HookKind, HookRecord, RunnerId, RunnerKey, ServerUrl, Timestamp,
-};
+use crate::lifecycle::hooks::{is_given_up, retry_delay};
+use crate::model::{HookDelivery, RunnerKey};
 use crate::secret::{Digest, Token, random_bits};
 use crate::status::{Counters, HookOutcome};
-use crate::store::{Error, HookFiles};
-
-/// How many attempts are made at a time.
-const MOST_AT_ONCE: usize = 8;
+use crate::store::{Error, HookFiles, HookFilesRead};
 
 /// Finds events and delivers them.
 pub(in super::super) struct Dispatcher {
@@ -35,62 +30,19 @@ pub(in super::super) struct Dispatcher {
     hooks: Arc<[Hook]>,
     /// Whether the files were read.
     is_loaded: bool,
+    /// Whether every runner was seen that was there before the first hook.
+    has_begun: bool,
+    /// The runners that make no event when they are seen first.
+    there: BTreeSet<RunnerKey>,
     members: BTreeMap<RunnerKey, Member>,
-    /// Those with something to deliver.
-    queued: BTreeSet<RunnerKey>,
+    lanes: Lanes,
     attempts: JoinSet<Attempt>,
+    /// What is under way, by its task.
+    under_way: HashMap<task::Id, (RunnerKey, HookDelivery)>,
     /// When a stop gives up what is under way.
     deadline: Option<Instant>,
     /// Why the disk takes nothing, which is logged once.
     disk_error: Option<String>,
-}
-
-/// A runner, an access token, or the settings.
-#[derive(Default)]
-struct Member {
-    announced: Option<Announced>,
-    events: u64,
-    queue: Vec<HookDelivery>,
-    /// The present token; `None` until the runner was seen.
-    token: Option<Token>,
-    /// Whether it was seen since the start, so that its token is known.
-    is_seen: bool,
-    /// Whether it is enrolled.
-    is_own: bool,
-    /// Whether it is no longer served.
-    is_dismissed: bool,
-    /// The hooks whose file was looked at since the start, or since the settings have changed.
-    looked_at: BTreeSet<String>,
-    /// The hooks at work for it.
-    busy: BTreeSet<String>,
-    /// Before when a hook is not run for it again.
-    not_before: BTreeMap<String, Instant>,
-}
-
-impl Member {
-    /// Has the files looked at that are to hold the token: a file in `/run` is gone after a reboot, which is no event.
-    fn look_after_files(&mut self, hooks: &[Hook], key: &RunnerKey, sight: &RunnerSight, now: Timestamp) {
-        if sight.token.is_none() || !sight.is_own {
-            return;
-        }
-        for hook in hooks.iter().filter(|hook| hook.keeps_file_of(&sight.label)) {
-            let is_new = self.looked_at.insert(hook.name.clone());
-            if !is_new || self.queue.iter().any(|delivery| delivery.hook == hook.name) {
-                continue;
-            }
-            let event = HookEvent {
-                event_id: event_id(key, 0, HookKind::Rotated, sight.seen.token),
-                event: HookKind::Rotated,
-                at: now,
-                runner: Some(sight.label.clone()),
-                runner_id: sight.id(),
-                url: Some(sight.url.clone()),
-                expires_at: sight.expiry.at(),
-                text: "the file is looked at, at the start or after a change of the settings".to_owned(),
-            };
-            self.queue.push(HookDelivery { hook: hook.name.clone(), attempts: 0, event });
-        }
-    }
 }
 
 /// What has come of an attempt.
@@ -108,9 +60,12 @@ impl Dispatcher {
             inbox,
             hooks: Arc::default(),
             is_loaded: false,
+            has_begun: false,
+            there: BTreeSet::new(),
             members: BTreeMap::new(),
-            queued: BTreeSet::new(),
+            lanes: Lanes::default(),
             attempts: JoinSet::new(),
+            under_way: HashMap::new(),
             deadline: None,
             disk_error: None,
         }
@@ -119,11 +74,12 @@ impl Dispatcher {
     /// Runs until it is told to stop, and nothing that is due is left, or the time for that is over.
     pub(in super::super) async fn run(mut self) {
         loop {
-            let next = self.begin_attempts().await;
+            self.begin_attempts();
             let is_idle = self.deadline.is_some() && self.attempts.is_empty();
             if is_idle {
                 return;
             }
+            let next = self.lanes.next_due();
             tokio::select! {
                 biased;
                 () = reached(self.deadline) => return,
@@ -131,11 +87,7 @@ impl Dispatcher {
                     Some(message) => self.receive(message).await,
                     None => return,
                 },
-                Some(ended) = self.attempts.join_next() => match ended {
-                    Ok(attempt) => self.conclude(attempt).await,
-                    // It has panicked, which has been logged. The next start tries again.
-                    Err(error) => tracing::error!(%error, "an internal error has ended the work of a hook"),
-                },
+                Some(ended) = self.attempts.join_next_with_id() => self.take(ended).await,
                 () = reached(next) => {}
             }
         }
@@ -144,12 +96,14 @@ impl Dispatcher {
     async fn receive(&mut self, message: HookMessage) {
         match message {
             HookMessage::Hooks(hooks) => self.take_hooks(hooks).await,
+            HookMessage::There(keys) => self.expect(keys).await,
             HookMessage::Seen(sighting) => self.see(*sighting).await,
             HookMessage::Dismissed(key) => {
                 if let Some(member) = self.members.get_mut(&key) {
                     member.is_dismissed = true;
                     self.forget_if_done(&key).await;
                 }
+                self.note_seen(&key).await;
             }
             HookMessage::Stop(deadline) => self.deadline = Some(deadline),
         }
@@ -161,133 +115,165 @@ impl Dispatcher {
         for hook in &*self.hooks {
             self.counters.expect_hook(&hook.name);
         }
-        self.members.values_mut().for_each(|member| member.looked_at.clear());
         if self.hooks.is_empty() {
             let removed = self.files.remove_all().await;
             self.note_disk(removed);
-            self.members.clear();
-            self.queued.clear();
-            self.is_loaded = false;
-        } else if !self.is_loaded {
+            (self.members, self.there, self.lanes) = (BTreeMap::new(), BTreeSet::new(), Lanes::default());
+            (self.is_loaded, self.has_begun) = (false, false);
+            return;
+        }
+        if !self.is_loaded {
             self.is_loaded = true;
             self.load().await;
+        }
+        self.members.values_mut().for_each(Member::forget_looks);
+        // A mistake in the settings may be corrected: what waits is tried now.
+        let waiting = self.members.iter().filter(|(_, member)| !member.is_idle());
+        for key in waiting.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            self.drop_orphans(&key).await;
+            self.line_up(&key, LineUp::All);
         }
     }
 
     async fn load(&mut self) {
-        let (records, damaged) = match self.files.read().await {
+        let HookFilesRead { records, damaged, has_begun } = match self.files.read().await {
             Ok(read) => read,
             Err(error) => {
                 self.note_disk(Err(error));
                 return;
             }
         };
-        for error in damaged {
+        self.has_begun = has_begun;
+        for (key, error) in damaged {
             tracing::error!(
                 error = chain(&error),
                 "what a hook was to be run for is lost with a damaged file: the present state counts as announced"
             );
+            self.there.insert(key);
         }
-        for HookRecord { key, announced, events, queue } in records {
-            if !queue.is_empty() {
-                self.queued.insert(key.clone());
-            }
-            let member = Member { announced: Some(announced), events, queue, ..Member::default() };
-            self.members.insert(key, member);
+        self.members = records.into_iter().map(Member::stored).collect();
+    }
+
+    /// These runners were there before the first hook: they are not announced.
+    async fn expect(&mut self, keys: BTreeSet<RunnerKey>) {
+        if !self.has_begun {
+            self.there.extend(keys.into_iter().filter(|key| !self.members.contains_key(key)));
+            self.begin_if_all_are_seen().await;
+        }
+    }
+
+    /// One that was there was seen, or is gone.
+    async fn note_seen(&mut self, key: &RunnerKey) {
+        if self.there.remove(key) {
+            self.begin_if_all_are_seen().await;
+        }
+    }
+
+    /// From here on, a runner without a file is new.
+    async fn begin_if_all_are_seen(&mut self) {
+        if self.there.is_empty() && !self.has_begun && self.is_loaded {
+            self.has_begun = true;
+            let noted = self.files.begin().await;
+            self.note_disk(noted);
         }
     }
 
     /// Compares what is seen with what was announced.
-    async fn see(&mut self, Sighting { key, subject, now }: Sighting) {
+    async fn see(&mut self, sighting: Sighting) {
+        let key = sighting.key.clone();
+        let former = if self.there.contains(&key) { Former::There } else { Former::Announced };
         let member = self.members.entry(key.clone()).or_default();
-        let former = member.announced.as_ref();
-        let (announced, kinds) = compared(former, &subject);
-        let is_changed = former != Some(&announced);
-        if let Subject::Runner(sight) = &subject {
-            member.token.clone_from(&sight.token);
-            member.is_own = sight.is_own;
+        let change = member.see(&sighting, former, &self.hooks, &self.lanes);
+        for HookDelivery { hook, event, .. } in &change.dropped {
+            let (runner, kind) = (event.runner.as_deref().unwrap_or_default(), event.event.as_str());
+            tracing::error!(
+                hook,
+                runner,
+                event = kind,
+                event_id = event.event_id,
+                "too many events wait for a hook that fails: the oldest one is dropped; correct the hook, then reload"
+            );
+            self.counters.count_hook(hook, HookOutcome::Dropped);
         }
-        (member.is_seen, member.is_dismissed) = (true, false);
-        let former_id = former.and_then(|former| former.id);
-        for kind in kinds {
-            member.events += 1;
-            let (RunnerFacts { runner, runner_id, url, expires_at }, text) = described(kind, &subject, former_id);
-            let event_id = event_id(&key, member.events, kind, announced.token);
-            let event = HookEvent { event_id, event: kind, at: now, runner, runner_id, url, expires_at, text };
-            for hook in self.hooks.iter().filter(|hook| hook.is_for(&event)) {
-                let delivery = HookDelivery { hook: hook.name.clone(), attempts: 0, event: event.clone() };
-                member.queue.push(delivery);
-            }
-        }
-        if let Subject::Runner(sight) = &subject {
-            member.look_after_files(&self.hooks, &key, sight, now);
-        }
-        member.announced = Some(announced);
-        if !member.queue.is_empty() {
-            self.queued.insert(key.clone());
-        }
-        if is_changed {
+        self.line_up(&key, LineUp::Untried);
+        if change.is_news {
             self.save(&key).await;
         }
+        self.note_seen(&key).await;
     }
 
-    /// Begins what is due. Returns when something else is.
-    async fn begin_attempts(&mut self) -> Option<Instant> {
+    /// Has the hooks run for a member that something is to be delivered about.
+    fn line_up(&mut self, key: &RunnerKey, which: LineUp) {
+        let Some(member) = self.members.get(key) else { return };
         let now = Instant::now();
-        let (mut next, mut orphans): (Option<Instant>, Vec<_>) = (None, Vec::new());
-        for key in &self.queued {
-            let Some(member) = self.members.get_mut(key) else { continue };
-            let mut blocked = member.busy.clone();
-            for delivery in &member.queue {
-                if !blocked.insert(delivery.hook.clone()) {
-                    continue;
-                }
-                let Some(hook) = self.hooks.iter().find(|hook| hook.name == delivery.hook) else {
-                    orphans.push((key.clone(), delivery.hook.clone()));
-                    continue;
-                };
-                // The token is not known before the runner was seen.
-                if hook.takes_token() && !member.is_seen {
-                    continue;
-                }
-                if let Some(at) = member.not_before.get(&hook.name).filter(|at| **at > now) {
-                    next = Some(next.map_or(*at, |next| next.min(*at)));
-                    continue;
-                }
-                if self.attempts.len() >= MOST_AT_ONCE {
-                    return next;
-                }
-                member.busy.insert(hook.name.clone());
-                let token = member.token.clone().filter(|_| hook.takes_token());
-                let task = Task {
-                    key: key.clone(),
-                    hook: hook.clone(),
-                    delivery: delivery.clone(),
-                    token,
-                    is_own: member.is_own,
-                };
-                self.attempts.spawn(task.run(self.files.clone()));
+        for name in member.wanted_hooks() {
+            let Some(hook) = self.hooks.iter().find(|hook| hook.name == name) else { continue };
+            // The token is not known before the runner was seen.
+            if hook.takes_token() && !member.is_seen {
+                continue;
+            }
+            let is_untried = member.next_for(&name).is_some_and(|delivery| delivery.attempts == 0);
+            if is_untried || which == LineUp::All {
+                self.lanes.hurry(&name, key, now);
+            } else {
+                self.lanes.put(&name, key, now);
             }
         }
-        for (key, hook) in orphans {
-            self.drop_orphans(&key, &hook).await;
-        }
-        next
     }
 
-    /// Drops what is for a hook that the settings no longer have.
-    async fn drop_orphans(&mut self, key: &RunnerKey, hook: &str) {
-        if let Some(member) = self.members.get_mut(key) {
-            let before = member.queue.len();
-            member.queue.retain(|delivery| delivery.hook != hook);
-            let events = before - member.queue.len();
+    /// Begins what is due.
+    fn begin_attempts(&mut self) {
+        while let Some((name, key)) = self.lanes.take_due(Instant::now()) {
+            let hook = self.hooks.iter().find(|hook| hook.name == name);
+            let found = hook
+                .zip(self.members.get(&key))
+                .and_then(|(hook, member)| Some((hook, member, member.next_for(&name)?)));
+            let Some((hook, member, delivery)) = found else {
+                self.lanes.end(&name, &key);
+                continue;
+            };
+            let token = member.token.clone().filter(|_| hook.takes_token());
+            let delivery = delivery.clone();
+            let task =
+                Task { key: key.clone(), hook: hook.clone(), delivery: delivery.clone(), token, is_own: member.is_own };
+            let begun = self.attempts.spawn(task.run(self.files.clone()));
+            self.under_way.insert(begun.id(), (key, delivery));
+        }
+    }
+
+    /// Takes what has come of an attempt. One that has panicked, which has been logged, has failed.
+    async fn take(&mut self, ended: Result<(task::Id, Attempt), JoinError>) {
+        let id = match &ended {
+            Ok((id, _)) => *id,
+            Err(error) => error.id(),
+        };
+        let Some((key, delivery)) = self.under_way.remove(&id) else { return };
+        let panicked =
+            |_| Attempt { key, delivery, result: Err(HookError::Passing("an internal error, see the log".to_owned())) };
+        let attempt = ended.map_or_else(panicked, |(_, attempt)| attempt);
+        self.conclude(attempt).await;
+    }
+
+    /// Drops what is for hooks that the settings no longer have.
+    async fn drop_orphans(&mut self, key: &RunnerKey) {
+        let Some(member) = self.members.get_mut(key) else { return };
+        let mut is_dropped = false;
+        for hook in member.wanted_hooks() {
+            if self.hooks.iter().any(|known| known.name == hook) {
+                continue;
+            }
+            let events = member.drop_all_for(&hook);
+            self.lanes.withdraw(&hook, key);
             tracing::warn!(hook, events, "the settings no longer have a hook: its events are dropped");
+            is_dropped = true;
+        }
+        if is_dropped {
             self.save(key).await;
             self.forget_if_done(key).await;
         }
     }
 
-    /// Takes what has come of an attempt.
+    /// Notes what has come of an attempt, and says when the next one is.
     async fn conclude(&mut self, Attempt { key, delivery, result }: Attempt) {
         let HookDelivery { hook, attempts, event } = &delivery;
         let attempts = attempts + 1;
@@ -336,19 +322,18 @@ impl Dispatcher {
             }
         };
         self.counters.count_hook(hook, outcome);
+        self.lanes.end(hook, &key);
         let Some(member) = self.members.get_mut(&key) else { return };
-        member.busy.remove(hook);
-        let Some(position) = member.queue.iter().position(|queued| queued == &delivery) else { return };
-        match outcome {
-            HookOutcome::Done | HookOutcome::Dropped => {
-                member.queue.remove(position);
-                member.not_before.remove(hook);
-            }
-            HookOutcome::Failed => {
-                member.queue[position].attempts = attempts;
-                let delay = retry_delay(attempts, Fraction::from_bits(random_bits()));
-                member.not_before.insert(hook.clone(), Instant::now() + delay);
-            }
+        let has_failed = outcome == HookOutcome::Failed;
+        if !member.conclude(&delivery, has_failed.then_some(attempts)) {
+            // It was dropped meanwhile.
+            return self.line_up(&key, LineUp::Untried);
+        }
+        if has_failed {
+            let delay = retry_delay(attempts, Fraction::from_bits(random_bits()));
+            self.lanes.put(hook, &key, Instant::now() + delay);
+        } else {
+            self.line_up(&key, LineUp::Untried);
         }
         self.save(&key).await;
         self.forget_if_done(&key).await;
@@ -356,25 +341,15 @@ impl Dispatcher {
 
     /// Writes what is known of a member. An error only means that a crash makes an event be delivered again.
     async fn save(&mut self, key: &RunnerKey) {
-        let Some(member) = self.members.get(key) else { return };
-        if member.queue.is_empty() {
-            self.queued.remove(key);
-        }
-        let Some(announced) = member.announced.clone() else { return };
-        let (events, queue) = (member.events, member.queue.clone());
-        let saved = self.files.save(HookRecord { key: key.clone(), announced, events, queue }).await;
+        let Some(record) = self.members.get(key).and_then(|member| member.record(key)) else { return };
+        let saved = self.files.save(record).await;
         self.note_disk(saved);
     }
 
     /// Forgets a runner that is gone and has nothing left to deliver: it may be registered anew.
     async fn forget_if_done(&mut self, key: &RunnerKey) {
-        let is_done = |member: &Member| {
-            let has_token = member.announced.as_ref().is_some_and(|announced| announced.token.is_some());
-            member.is_dismissed && member.queue.is_empty() && member.busy.is_empty() && !has_token
-        };
-        if self.members.get(key).is_some_and(is_done) {
+        if self.members.get(key).is_some_and(Member::is_done) {
             self.members.remove(key);
-            self.queued.remove(key);
             let removed = self.files.remove(key.clone()).await;
             self.note_disk(removed);
         }
@@ -423,72 +398,13 @@ impl Task {
     }
 }
 
-/// What is announced once this was seen, and the events that lead there.
-fn compared(former: Option<&Announced>, subject: &Subject) -> (Announced, Vec<HookKind>) {
-    match subject {
-        Subject::Runner(sight) => (announced_runner(former, &sight.seen), runner_events(former, &sight.seen)),
-        Subject::AccessToken { token, rotations, .. } => {
-            let events = access_events(former, *token, *rotations);
-            (Announced { token: *token, rotations: *rotations, ..Announced::default() }, events)
-        }
-        Subject::Settings(error) => {
-            let mistakes = error.as_ref().map(|error| Digest::of(error.as_bytes()));
-            let events = settings_events(former, mistakes);
-            (Announced { token: mistakes, ..Announced::default() }, events)
-        }
-    }
-}
-
-/// What an event says about a runner.
-#[derive(Default)]
-struct RunnerFacts {
-    runner: Option<String>,
-    runner_id: Option<RunnerId>,
-    url: Option<ServerUrl>,
-    expires_at: Option<Timestamp>,
-}
-
-/// The facts of an event, and a sentence.
-fn described(kind: HookKind, subject: &Subject, former_id: Option<RunnerId>) -> (RunnerFacts, String) {
-    match subject {
-        Subject::Runner(sight) => {
-            let facts = RunnerFacts {
-                runner: Some(sight.label.clone()),
-                runner_id: sight.id().or(former_id),
-                url: Some(sight.url.clone()),
-                expires_at: sight.expiry.at().map(|at| at.whole_seconds()),
-            };
-            let text = sentence(kind, sight, &facts);
-            (facts, text)
-        }
-        Subject::AccessToken { url, .. } => {
-            let facts = RunnerFacts { url: Some(url.clone()), ..RunnerFacts::default() };
-            (facts, format!("the access token for {url} was rotated"))
-        }
-        Subject::Settings(error) => {
-            let error = error.as_deref().unwrap_or_default().replace('\n', "; ");
-            (
-                RunnerFacts::default(),
-                format!("agent.toml is invalid, and the settings before it stay in force: {error}"),
-            )
-        }
-    }
-}
-
-fn sentence(kind: HookKind, sight: &RunnerSight, facts: &RunnerFacts) -> String {
-    let expiry = facts.expires_at.map(|at| format!("; its token expires at {at}")).unwrap_or_default();
-    match kind {
-        HookKind::Registered => match sight.id() {
-            Some(id) => format!("registered as runner {id}{expiry}"),
-            None => format!("registered{expiry}"),
-        },
-        HookKind::Rotated => format!("the token was rotated{expiry}"),
-        HookKind::Rejected => "the server refuses the token".to_owned(),
-        HookKind::Recovered => format!("it has a token that the server accepts again{expiry}"),
-        HookKind::Unregistered => "unregistered".to_owned(),
-        HookKind::Expiring => format!("little life is left of its token, which is not renewed{expiry}"),
-        HookKind::AccessTokenRotated | HookKind::SettingsRejected => String::new(),
-    }
+/// Which hooks run as soon as they can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LineUp {
+    /// All, also those that wait after a failure.
+    All,
+    /// Those whose next event was not tried yet.
+    Untried,
 }
 
 async fn reached(at: Option<Instant>) {

@@ -106,6 +106,27 @@ fn runners_that_are_there_when_hooks_begin_make_no_event() {
 }
 
 #[test]
+fn a_runner_that_a_command_registers_is_announced_beside_the_daemon_and_without_it() {
+    let sandbox = super::sandbox(Gitlab::builder().token_life("1h"));
+    sandbox.write("agent.toml", &hook(&sandbox, "log", "", "echo $RUNNER_AGENT_EVENT $RUNNER_AGENT_RUNNER >> $D/seen"));
+    sandbox.add_created("there");
+    let daemon = sandbox.start_serving();
+    let has_begun = |sandbox: &Sandbox| {
+        let states = fs::read_dir(sandbox.path("state")).into_iter().flatten().flatten();
+        states.map(|state| state.path().join("hooks/begun")).any(|begun| begun.exists())
+    };
+    sandbox.wait("the begin", has_begun);
+    sandbox.add_created("beside");
+    sandbox.wait("the event", |sandbox| lines(sandbox).len() == 1);
+    daemon.stop(Signal::QUIT);
+    sandbox.add_created("without");
+    let daemon = sandbox.start_serving();
+    sandbox.wait("the next event", |sandbox| lines(sandbox).len() == 2);
+    daemon.stop(Signal::QUIT);
+    assert_eq!(lines(&sandbox), [["registered", "beside"], ["registered", "without"]]);
+}
+
+#[test]
 fn a_hook_that_hangs_delays_no_rotation_and_no_other_hook() {
     let sandbox = with_hook(ROTATING, "", "sleep 60");
     let former = sandbox.read("agent.toml");
@@ -220,6 +241,28 @@ fn a_webhook_is_signed_and_comes_again_until_the_server_takes_it() {
     assert!(!body.contains(&sandbox.gitlab.runners()[0].token));
     sandbox.wait("its end", |_| daemon.log().contains("the server has taken it (status 204)"));
     daemon.stop(Signal::QUIT).hides(&["planted", "a-key-of-this-test"]);
+}
+
+#[test]
+fn a_webhook_takes_the_proxy_of_the_environment_and_blames_it() {
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let sandbox = enrolled(Gitlab::builder().token_life("1h"), "");
+    let former = sandbox.read("agent.toml");
+    let hook = "[[hook]]\nname = \"chat\"\nretries = 0\nwebhook = \"https://hooks.example.com/in\"\n";
+    sandbox.write("agent.toml", &format!("{former}{hook}"));
+    let mut command = sandbox.command(&["run"]);
+    command.env("HTTPS_PROXY", format!("http://me:planted@{}", proxy.local_addr().unwrap()));
+    let daemon = Process::start(command);
+    let (mut stream, _) = proxy.accept().unwrap();
+    let mut request = [0; 512];
+    let count = stream.read(&mut request).unwrap();
+    let request = String::from_utf8_lossy(&request[..count]).into_owned();
+    assert!(request.starts_with("CONNECT hooks.example.com:443 HTTP/1.1\r\n"), "{request}");
+    write!(stream, "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n").unwrap();
+    sandbox.wait("the error", |_| daemon.log().contains("a hook has failed for good"));
+    let end = daemon.stop(Signal::QUIT);
+    assert!(end.stderr.contains("the request went to the proxy in HTTPS_PROXY"), "{}", end.stderr);
+    end.hides(&["planted"]);
 }
 
 #[test]
