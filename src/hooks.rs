@@ -5,8 +5,11 @@
 //! often.
 
 mod command;
+mod file_work;
+mod limit;
 mod program;
 mod signal;
+mod token_file;
 mod webhook;
 mod write_token;
 
@@ -22,6 +25,8 @@ pub use command::{CommandAction, TokenInput};
 pub use signal::{SignalAction, SignalName, SignalTarget};
 pub use webhook::WebhookAction;
 pub use write_token::{FileOwner, WriteTokenAction};
+
+use limit::TimeLimit;
 
 /// The default time limit of one attempt.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
@@ -176,7 +181,10 @@ impl Hook {
         }
     }
 
-    /// Makes one attempt. Returns what has come of it, in a few words. Dropping the future ends the attempt.
+    /// Makes one attempt, within the time limit. Returns what has come of it, in a few words. Dropping the future ends the
+    /// attempt.
+    ///
+    /// Each action bounds all that it waits for by the time limit. What a command leaves may take a second longer.
     ///
     /// # Errors
     /// [`HookError`].
@@ -184,11 +192,12 @@ impl Hook {
         if self.takes_token() && delivery.token.is_none() {
             return Err(HookError::Lasting("the runner has no token any more".to_owned()));
         }
+        let limit = TimeLimit::begin(self.timeout);
         match &self.action {
-            Action::Command(command) => command.run(self, delivery).await,
-            Action::Signal(signal) => signal.run(self).await,
-            Action::Webhook(webhook) => webhook.run(self, delivery).await,
-            Action::WriteToken(write) => write.run(delivery).await,
+            Action::Command(command) => command.run(self, delivery, limit).await,
+            Action::Signal(signal) => signal.run(limit).await,
+            Action::Webhook(webhook) => webhook.run(self, delivery, limit).await,
+            Action::WriteToken(write) => write.run(delivery, limit).await,
         }
     }
 
@@ -203,5 +212,27 @@ impl HookError {
     /// An error of the system about a file.
     fn of_file(path: &Path, error: &std::io::Error) -> Self {
         Self::Passing(format!("`{}`: {error}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{RunnerId, Timestamp};
+
+    impl HookEvent {
+        /// An event for tests.
+        pub(super) fn sample() -> Self {
+            Self {
+                event_id: "test-rotated".to_owned(),
+                event: HookKind::Rotated,
+                at: Timestamp::from_millis(0),
+                runner: Some("builder".to_owned()),
+                runner_id: RunnerId::try_new(7).ok(),
+                url: Some("https://gitlab.example.com".parse().unwrap()),
+                expires_at: None,
+                text: "the token was rotated".to_owned(),
+            }
+        }
     }
 }

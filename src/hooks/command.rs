@@ -1,15 +1,14 @@
 //! Runs a command.
 
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
+use super::limit::TimeLimit;
 use super::program::{Input, Program};
+use super::token_file::TokenFile;
 use super::{Delivery, Hook, HookError};
-use crate::files::Place;
 use crate::model::{HookEvent, RunnerId, Timestamp};
-use crate::secret::Token;
 
 /// A command to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,11 +35,11 @@ pub enum TokenInput {
 }
 
 impl CommandAction {
-    pub(super) async fn run(&self, hook: &Hook, delivery: Delivery<'_>) -> Result<String, HookError> {
+    pub(super) async fn run(&self, hook: &Hook, delivery: Delivery<'_>, limit: TimeLimit) -> Result<String, HookError> {
         let mut variables = variables(hook, delivery.event);
-        let token_file = self.token_file(delivery)?;
-        if let Some(TokenFile(place)) = &token_file {
-            variables.push(("RUNNER_AGENT_TOKEN_FILE", place.path().display().to_string()));
+        let token_file = self.token_file(delivery, limit).await?;
+        if let Some(file) = &token_file {
+            variables.push(("RUNNER_AGENT_TOKEN_FILE", file.path().display().to_string()));
         }
         let program = Program { path: &self.program, arguments: &self.arguments, variables };
         let body = hook.body(delivery.event)?;
@@ -51,19 +50,21 @@ impl CommandAction {
             TokenInput::Descriptor => (&body[..], line),
             TokenInput::File | TokenInput::None => (&body[..], None),
         };
-        let said = program.run(Input { stdin, descriptor, secret: delivery.token }, hook.timeout).await;
+        let said = program.run(Input { stdin, descriptor, secret: delivery.token }, limit).await;
+        if let Some(file) = token_file {
+            file.remove(limit).await;
+        }
         Ok(format!("the command has succeeded{}", said?))
     }
 
     /// Writes the file that the command reads the token from.
-    fn token_file(&self, delivery: Delivery<'_>) -> Result<Option<TokenFile>, HookError> {
+    async fn token_file(&self, delivery: Delivery<'_>, limit: TimeLimit) -> Result<Option<TokenFile>, HookError> {
         let (TokenInput::File, Some(token)) = (self.token, delivery.token) else { return Ok(None) };
         let Some(path) = delivery.token_path else {
             let message = "`token = \"file\"` needs a state directory: use \"stdin\"";
             return Err(HookError::Lasting(message.to_owned()));
         };
-        let written = TokenFile::write(path, token);
-        written.map(Some).map_err(|error| HookError::of_file(path, &error))
+        TokenFile::write(limit, path, token).await.map(Some)
     }
 }
 
@@ -80,36 +81,15 @@ fn variables(hook: &Hook, event: &HookEvent) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// A file with a token, which is removed when it is dropped.
-struct TokenFile(Place);
-
-impl TokenFile {
-    fn write(path: &Path, token: &Token) -> io::Result<Self> {
-        let place = Place::own(path)?;
-        place.remove()?;
-        let mut file = place.create()?;
-        let written = Self(place);
-        file.write_all(token.expose().as_bytes())?;
-        file.write_all(b"\n")?;
-        Ok(written)
-    }
-}
-
-impl Drop for TokenFile {
-    fn drop(&mut self) {
-        if let Err(error) = self.0.remove() {
-            tracing::warn!(path = %self.0.path().display(), %error, "cannot remove the file with a hook's token");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
     use crate::hooks::Action;
+    use crate::hooks::file_work::hang;
     use crate::model::HookKind;
+    use crate::secret::Token;
 
     fn hook(token: TokenInput, script: &str, timeout: Duration) -> Hook {
         let arguments = vec!["-c".to_owned(), script.to_owned()];
@@ -118,24 +98,11 @@ mod tests {
         Hook { name: "a".to_owned(), on, runners: Vec::new(), action, timeout, retries: 5 }
     }
 
-    fn event() -> HookEvent {
-        HookEvent {
-            event_id: "test-rotated".to_owned(),
-            event: HookKind::Rotated,
-            at: Timestamp::from_millis(0),
-            runner: Some("builder".to_owned()),
-            runner_id: RunnerId::try_new(7).ok(),
-            url: Some("https://gitlab.example.com".parse().unwrap()),
-            expires_at: None,
-            text: "the token was rotated".to_owned(),
-        }
-    }
-
     fn run_for(token: TokenInput, script: &str, timeout: Duration) -> Result<String, HookError> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.token");
         let (hook, event, secret) =
-            (hook(token, script, timeout), event(), Token::parse("secret-of-a-runner").unwrap());
+            (hook(token, script, timeout), HookEvent::sample(), Token::parse("secret-of-a-runner").unwrap());
         let delivery = Delivery { event: &event, token: Some(&secret), token_path: Some(&path), is_own: true };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let result = runtime.block_on(hook.run(delivery));
@@ -210,6 +177,22 @@ mod tests {
         assert_eq!(run(TokenInput::None, "echo a; sleep 3 & exit 0"), said("a"));
     }
 
+    #[tokio::test]
+    async fn a_command_is_not_run_while_the_file_for_its_token_or_its_program_hangs() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, program) = (directory.path().join("x.token"), directory.path().join("program"));
+        let (token, event) = (Token::parse("secret-of-a-runner").unwrap(), HookEvent::sample());
+        let delivery = Delivery { event: &event, token: Some(&token), token_path: Some(&path), is_own: true };
+        let _end = hang(&path).await;
+        let hook = hook(TokenInput::File, "exit 0", Duration::from_secs(60));
+        let error = hook.run(delivery).await.unwrap_err().to_string();
+        assert!(error.contains("x.token`: its disk or network share does not answer"), "{error}");
+        let _end = hang(&program).await;
+        let action = CommandAction { program, arguments: Vec::new(), token: TokenInput::None };
+        let error = Hook { action: Action::Command(action), ..hook }.run(delivery).await.unwrap_err().to_string();
+        assert!(error.contains("program`: its disk or network share does not answer"), "{error}");
+    }
+
     #[test]
     fn a_program_of_others_is_not_run() {
         let directory = tempfile::tempdir().unwrap();
@@ -219,7 +202,7 @@ mod tests {
         std::fs::set_permissions(&program, writable).unwrap();
         let action = CommandAction { program, arguments: Vec::new(), token: TokenInput::None };
         let hook = Hook { action: Action::Command(action), ..hook(TokenInput::None, "", Duration::from_secs(1)) };
-        let event = event();
+        let event = HookEvent::sample();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let delivery = Delivery { event: &event, token: None, token_path: None, is_own: true };
         let error = runtime.block_on(hook.run(delivery)).unwrap_err();

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Seek as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -12,10 +12,12 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::HookError;
-use crate::files::{spawn_file_task, trusted_program};
+use super::file_work::file_work;
+use super::limit::TimeLimit;
+use crate::files::trusted_program;
 use crate::model::is_unprintable;
 use crate::secret::{Token, without_tokens};
 
@@ -53,29 +55,13 @@ pub(super) struct Input<'a> {
 
 impl Program<'_> {
     /// Runs it. Returns its output, for a message.
-    pub(super) async fn run(&self, input: Input<'_>, limit: Duration) -> Result<String, HookError> {
-        let path = self.path.to_owned();
-        let checked = spawn_file_task(self.path, move || trusted_program(&path)).await;
-        let checked = checked.map_err(|error| HookError::Passing(error.to_string()))?;
-        let program = checked.map_err(|error| HookError::of_file(self.path, &error))?;
-        let cannot_start = |error: io::Error| HookError::Passing(format!("cannot start the command: {error}"));
-        let mut command = Command::new(program);
-        command.arg0(self.path).args(self.arguments).current_dir("/");
-        command.env_clear().env("PATH", PATH).envs(self.variables.iter().map(|(name, value)| (name, value)));
-        let stdin = in_memory(input.stdin).map_err(cannot_start)?;
-        if let Some(content) = input.descriptor {
-            let parent_fd = in_memory(content).map_err(cannot_start)?.into();
-            let mapping = FdMapping { parent_fd, child_fd: DESCRIPTOR };
-            command.fd_mappings(vec![mapping]).map_err(|error| cannot_start(io::Error::other(error)))?;
-        }
-        command.stdin(Stdio::from(stdin)).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.process_group(0).kill_on_drop(true).spawn().map_err(cannot_start)?;
-        let group = ProcessGroup::of(&child);
+    pub(super) async fn run(&self, input: Input<'_>, limit: TimeLimit) -> Result<String, HookError> {
+        let (mut child, group) = self.start(input, limit).await?;
         let mut output = Vec::new();
-        let ended = timeout(limit, ended(&mut child, &mut output)).await;
+        let ended = limit.bound(ended(&mut child, &mut output)).await;
         let said = shown(&output, input.secret);
-        let Ok(status) = ended else {
-            let message = format!("the command was killed after {} s{said}", limit.as_secs_f64());
+        let Some(status) = ended else {
+            let message = format!("the command was killed after {} s{said}", limit.seconds());
             return Err(HookError::Passing(message));
         };
         group.has_ended();
@@ -84,6 +70,54 @@ impl Program<'_> {
             status => Err(HookError::Passing(format!("the command has failed ({status}){said}"))),
         }
     }
+
+    /// Checks the program, and starts it. Both wait for its disk.
+    async fn start(&self, input: Input<'_>, limit: TimeLimit) -> Result<(Child, ProcessGroup), HookError> {
+        let path = self.path.to_owned();
+        let launch = Launch::new(self, input).map_err(cannot_start)?;
+        let started = file_work(limit, self.path, move || {
+            let program = trusted_program(&path).map_err(|error| HookError::of_file(&path, &error))?;
+            let child = launch.spawn(program, path).map_err(cannot_start)?;
+            let group = ProcessGroup::of(&child);
+            Ok((child, group))
+        });
+        started.await?
+    }
+}
+
+/// What a program gets.
+struct Launch {
+    arguments: Vec<String>,
+    variables: Vec<(&'static str, String)>,
+    stdin: File,
+    descriptor: Option<File>,
+}
+
+impl Launch {
+    fn new(program: &Program<'_>, input: Input<'_>) -> io::Result<Self> {
+        Ok(Self {
+            arguments: program.arguments.to_vec(),
+            variables: program.variables.clone(),
+            stdin: in_memory(input.stdin)?,
+            descriptor: input.descriptor.map(in_memory).transpose()?,
+        })
+    }
+
+    fn spawn(self, program: PathBuf, name: PathBuf) -> io::Result<Child> {
+        let mut command = Command::new(program);
+        command.arg0(name).args(self.arguments).current_dir("/");
+        command.env_clear().env("PATH", PATH).envs(self.variables);
+        if let Some(descriptor) = self.descriptor {
+            let mapping = FdMapping { parent_fd: descriptor.into(), child_fd: DESCRIPTOR };
+            command.fd_mappings(vec![mapping]).map_err(io::Error::other)?;
+        }
+        command.stdin(Stdio::from(self.stdin)).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.process_group(0).kill_on_drop(true).spawn()
+    }
+}
+
+fn cannot_start(error: io::Error) -> HookError {
+    HookError::Passing(format!("cannot start the command: {error}"))
 }
 
 /// A file in memory, which nothing has to write while the command reads it.

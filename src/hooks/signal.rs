@@ -10,9 +10,11 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
+use super::HookError;
+use super::file_work::file_work;
+use super::limit::TimeLimit;
 use super::program::{Input, Program};
-use super::{Hook, HookError};
-use crate::files::{Access, Exposure, Place, is_trusted, refused, spawn_file_task};
+use crate::files::{Access, Exposure, Place, is_trusted, refused};
 use crate::model::named_enum;
 
 /// Tells systemd to send a signal.
@@ -78,24 +80,23 @@ impl SignalName {
 }
 
 impl SignalAction {
-    pub(super) async fn run(&self, hook: &Hook) -> Result<String, HookError> {
+    pub(super) async fn run(&self, limit: TimeLimit) -> Result<String, HookError> {
         match &self.target {
             SignalTarget::PidFile(path) => {
                 let (file, signal) = (path.clone(), self.signal.signal());
-                let sent = spawn_file_task(path, move || send(&file, signal)).await;
-                let sent = sent.map_err(|error| HookError::Passing(error.to_string()))?;
+                let sent = file_work(limit, path, move || send(&file, signal)).await?;
                 let pid = sent.map_err(|error| HookError::of_file(path, &error))?;
                 Ok(format!("process {pid} has got the signal {}", self.signal))
             }
-            SignalTarget::Unit(unit) => self.tell_systemd(unit, hook.timeout).await,
+            SignalTarget::Unit(unit) => self.tell_systemd(unit, limit).await,
         }
     }
 
-    async fn tell_systemd(&self, unit: &str, timeout: Duration) -> Result<String, HookError> {
+    async fn tell_systemd(&self, unit: &str, limit: TimeLimit) -> Result<String, HookError> {
         let signal = format!("--signal=SIG{}", self.signal);
         let arguments = ["kill", "--kill-whom=main", &signal, "--", unit].map(str::to_owned);
         let program = Program { path: Path::new(SYSTEMCTL), arguments: &arguments, variables: Vec::new() };
-        program.run(Input::default(), timeout).await?;
+        program.run(Input::default(), limit).await?;
         Ok(format!("the main process of {unit} has got the signal {}", self.signal))
     }
 }
@@ -189,6 +190,7 @@ mod tests {
     use std::process::{Child, Command, Stdio};
 
     use super::*;
+    use crate::hooks::file_work::hang;
 
     /// A process that notes a signal by its end.
     struct Victim(Child);
@@ -262,6 +264,15 @@ mod tests {
         let error = send(&path, Signal::TERM).unwrap_err().to_string();
         assert!(error.contains("it belongs to user 12345") && error.contains("to user 0"), "{error}");
         assert!(victim.is_alive());
+    }
+
+    #[tokio::test]
+    async fn a_pid_file_that_hangs_sends_nothing_within_the_time_limit() {
+        let path = PathBuf::from("/frozen/pid");
+        let _end = hang(&path).await;
+        let action = SignalAction { target: SignalTarget::PidFile(path), signal: SignalName::Hup };
+        let error = action.run(TimeLimit::begin(Duration::from_secs(60))).await.unwrap_err().to_string();
+        assert!(error.contains("its disk or network share does not answer"), "{error}");
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! Sends an event to a web server.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use super::file_work::file_work;
+use super::limit::TimeLimit;
 use super::{Delivery, Hook, HookError};
-use crate::files::spawn_file_task;
 use crate::gitlab::{JsonClient, Proxies};
 use crate::model::{TlsPaths, WebhookUrl};
-use crate::secret::{Source, hmac_sha256_hex};
+use crate::secret::{Source, Token, hmac_sha256_hex};
 
 /// Time limit of name lookup, connection and TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,17 +29,11 @@ pub struct WebhookAction {
 }
 
 impl WebhookAction {
-    pub(super) async fn run(&self, hook: &Hook, delivery: Delivery<'_>) -> Result<String, HookError> {
+    pub(super) async fn run(&self, hook: &Hook, delivery: Delivery<'_>, limit: TimeLimit) -> Result<String, HookError> {
         let body = hook.body(delivery.event)?;
         let failed = |error: String| HookError::Passing(error);
-        let Self { url, secret, ca_file, proxies } = self.clone();
-        // Both read files.
-        let prepared = spawn_file_task(Path::new("the CA certificates and the secret of a hook"), move || {
-            let secret = secret.map(|secret| secret.read().map_err(|error| error.to_string())).transpose()?;
-            let tls = TlsPaths { ca_file, ..TlsPaths::default() }.into();
-            Ok((JsonClient::for_site(url.site(), &proxies, &tls, CONNECT_TIMEOUT)?, secret))
-        });
-        let (client, secret) = prepared.await.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
+        let secret = self.read_secret(limit).await?;
+        let client = self.client(limit).await?;
         let mut headers = vec![
             ("x-runner-agent-event", delivery.event.event.to_string()),
             ("x-runner-agent-event-id", delivery.event.event_id.clone()),
@@ -47,7 +42,8 @@ impl WebhookAction {
             let signature = hmac_sha256_hex(secret.expose().as_bytes(), &body);
             headers.push(("x-runner-agent-signature", format!("sha256={signature}")));
         }
-        let sent = client.post_with(self.url.as_str().to_owned(), Zeroizing::new(body), &headers, hook.timeout).await;
+        let url = self.url.as_str().to_owned();
+        let sent = client.post_with(url, Zeroizing::new(body), &headers, limit.left()).await;
         let answer = sent.map_err(|error| failed(format!("no answer: {error}")))?;
         match answer.status {
             200..=299 => Ok(format!("the server has taken it (status {})", answer.status)),
@@ -55,5 +51,22 @@ impl WebhookAction {
             status @ 400..=499 => Err(HookError::Lasting(format!("the server has refused it (status {status})"))),
             status => Err(failed(format!("the server has failed (status {status})"))),
         }
+    }
+    async fn read_secret(&self, limit: TimeLimit) -> Result<Option<Token>, HookError> {
+        let Some(secret) = self.secret.clone() else { return Ok(None) };
+        let path = PathBuf::from(secret.label());
+        let read = file_work(limit, &path, move || secret.read().map_err(|error| error.to_string()));
+        read.await?.map(Some).map_err(HookError::Passing)
+    }
+
+    /// Makes a client. It reads the CA certificates.
+    async fn client(&self, limit: TimeLimit) -> Result<JsonClient, HookError> {
+        let Self { url, ca_file, proxies, .. } = self.clone();
+        let path = ca_file.clone().unwrap_or_else(|| PathBuf::from("the system's CA certificates"));
+        let made = file_work(limit, &path, move || {
+            let tls = TlsPaths { ca_file, ..TlsPaths::default() }.into();
+            JsonClient::for_site(url.site(), &proxies, &tls, CONNECT_TIMEOUT)
+        });
+        made.await?.map_err(HookError::Passing)
     }
 }

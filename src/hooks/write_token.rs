@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use super::file_work::file_work;
+use super::limit::TimeLimit;
 use super::{Delivery, HookError};
-use crate::files::{Access, Place, read_trusted_text, spawn_file_task};
+use crate::files::{Access, Place, read_trusted_text};
 use crate::secret::Token;
 
 const MAX_FILE_BYTES: u64 = 4096;
@@ -40,7 +42,7 @@ pub struct FileOwner {
 }
 
 impl WriteTokenAction {
-    pub(super) async fn run(&self, delivery: Delivery<'_>) -> Result<String, HookError> {
+    pub(super) async fn run(&self, delivery: Delivery<'_>, limit: TimeLimit) -> Result<String, HookError> {
         let Some(token) = delivery.token.cloned() else {
             return Err(HookError::Lasting("the runner has no token any more".to_owned()));
         };
@@ -49,8 +51,7 @@ impl WriteTokenAction {
             return Err(HookError::Lasting(message.to_owned()));
         }
         let action = self.clone();
-        let written = spawn_file_task(&self.path, move || action.write(&token)).await;
-        let written = written.map_err(|error| HookError::Passing(error.to_string()))?;
+        let written = file_work(limit, &self.path, move || action.write(&token)).await?;
         let is_written = written.map_err(|error| HookError::of_file(&self.path, &error))?;
         let path = self.path.display();
         Ok(if is_written { format!("`{path}` has the token") } else { format!("`{path}` has the token already") })
@@ -151,8 +152,11 @@ fn number(line: &str, field: usize) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::time::Duration;
 
     use super::*;
+    use crate::hooks::file_work::hang;
+    use crate::model::HookEvent;
 
     fn action(path: PathBuf) -> WriteTokenAction {
         WriteTokenAction { path, mode: 0o640, owner: None }
@@ -170,6 +174,22 @@ mod tests {
         fs::set_permissions(&action.path, Permissions::from_mode(0o644)).unwrap();
         assert!(action.write(&token).unwrap(), "with another mode");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file stays");
+    }
+
+    #[tokio::test]
+    async fn a_write_that_hangs_puts_no_older_token_over_a_newer_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let action = action(directory.path().join("token"));
+        let (event, token) = (HookEvent::sample(), Token::parse("glrt-newer").unwrap());
+        let delivery = Delivery { event: &event, token: Some(&token), token_path: None, is_own: true };
+        let limit = TimeLimit::begin(Duration::from_secs(60));
+        let end = hang(&action.path).await;
+        let error = action.run(delivery, limit).await.unwrap_err().to_string();
+        assert!(error.contains("a former attempt still waits for it"), "{error}");
+        assert!(!action.path.exists(), "nothing is written beside it");
+        drop(end);
+        while action.run(delivery, limit).await.is_err() {}
+        assert_eq!(fs::read_to_string(&action.path).unwrap(), "glrt-newer\n");
     }
 
     #[test]
