@@ -7,6 +7,8 @@
 mod command;
 mod file_work;
 mod limit;
+mod orphans;
+mod output;
 mod program;
 mod signal;
 mod token_file;
@@ -81,8 +83,10 @@ impl Action {
 pub struct Delivery<'a> {
     /// What has happened.
     pub event: &'a HookEvent,
-    /// The runner's present token.
+    /// The runner's present token, for a hook that takes it.
     pub token: Option<&'a Token>,
+    /// The runner's present token, if it is known. It is hidden in the output of every command.
+    pub known_token: Option<&'a Token>,
     /// Where a command finds the token, if it reads it from a file. It is written for the attempt, and removed after it.
     pub token_path: Option<&'a Path>,
     /// Whether the runner is enrolled: no other program takes its token from config.toml.
@@ -193,12 +197,14 @@ impl Hook {
             return Err(HookError::Lasting("the runner has no token any more".to_owned()));
         }
         let limit = TimeLimit::begin(self.timeout);
-        match &self.action {
+        let result = match &self.action {
             Action::Command(command) => command.run(self, delivery, limit).await,
             Action::Signal(signal) => signal.run(limit).await,
             Action::Webhook(webhook) => webhook.run(self, delivery, limit).await,
             Action::WriteToken(write) => write.run(delivery, limit).await,
-        }
+        };
+        orphans::reap().await;
+        result
     }
 
     /// The event as JSON.

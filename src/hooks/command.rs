@@ -50,7 +50,8 @@ impl CommandAction {
             TokenInput::Descriptor => (&body[..], line),
             TokenInput::File | TokenInput::None => (&body[..], None),
         };
-        let said = program.run(Input { stdin, descriptor, secret: delivery.token }, limit).await;
+        let secrets: Vec<_> = delivery.token.into_iter().chain(delivery.known_token).collect();
+        let said = program.run(Input { stdin, descriptor, secrets: &secrets }, limit).await;
         if let Some(file) = token_file {
             file.remove(limit).await;
         }
@@ -68,9 +69,10 @@ impl CommandAction {
     }
 }
 
-/// The variables about an event. None is a secret.
+/// The variables about an event. None is a secret. A control character would break the lines of a script, and NUL cannot be
+/// in a variable at all.
 fn variables(hook: &Hook, event: &HookEvent) -> Vec<(&'static str, String)> {
-    vec![
+    let variables = [
         ("RUNNER_AGENT_HOOK", hook.name.clone()),
         ("RUNNER_AGENT_EVENT", event.event.to_string()),
         ("RUNNER_AGENT_EVENT_ID", event.event_id.clone()),
@@ -78,7 +80,8 @@ fn variables(hook: &Hook, event: &HookEvent) -> Vec<(&'static str, String)> {
         ("RUNNER_AGENT_RUNNER_ID", event.runner_id.as_ref().map(RunnerId::to_string).unwrap_or_default()),
         ("RUNNER_AGENT_URL", event.url.as_ref().map(ToString::to_string).unwrap_or_default()),
         ("RUNNER_AGENT_EXPIRES_AT", event.expires_at.as_ref().map(Timestamp::to_string).unwrap_or_default()),
-    ]
+    ];
+    variables.map(|(name, value)| (name, value.replace(char::is_control, "\u{fffd}"))).into()
 }
 
 #[cfg(test)]
@@ -103,10 +106,27 @@ mod tests {
         let path = directory.path().join("x.token");
         let (hook, event, secret) =
             (hook(token, script, timeout), HookEvent::sample(), Token::parse("secret-of-a-runner").unwrap());
-        let delivery = Delivery { event: &event, token: Some(&secret), token_path: Some(&path), is_own: true };
+        let delivery =
+            Delivery { event: &event, token: Some(&secret), known_token: None, token_path: Some(&path), is_own: true };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let result = runtime.block_on(hook.run(delivery));
         assert!(!path.exists(), "the token's file is removed");
+        result
+    }
+
+    /// Runs a script for a hook that does not take the token, with at most a second: the wait for output alone takes that.
+    /// A machine under load gets more attempts.
+    async fn run_in_time(script: &str) -> Result<String, HookError> {
+        let (event, token) = (HookEvent::sample(), Token::parse("secret-of-a-runner").unwrap());
+        let delivery =
+            Delivery { event: &event, token: None, known_token: Some(&token), token_path: None, is_own: true };
+        let hook = hook(TokenInput::None, script, Duration::from_secs(1));
+        let mut result = hook.run(delivery).await;
+        for _ in 0..10 {
+            if result.as_ref().is_err_and(|error| error.to_string().contains("was killed")) {
+                result = hook.run(delivery).await;
+            }
+        }
         result
     }
 
@@ -172,9 +192,22 @@ mod tests {
         std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
     }
 
+    #[tokio::test]
+    async fn the_token_is_hidden_also_for_a_command_that_does_not_get_it() {
+        assert_eq!(run_in_time("echo a secret-of-a-runner").await, said("a [token]"));
+    }
+
+    #[tokio::test]
+    async fn the_exit_of_a_command_counts_whatever_it_leaves_behind() {
+        assert_eq!(run_in_time("echo a; sleep 5 & exit 0").await, said("a"));
+    }
+
     #[test]
-    fn a_process_left_behind_does_not_hold_up_a_command() {
-        assert_eq!(run(TokenInput::None, "echo a; sleep 3 & exit 0"), said("a"));
+    fn control_characters_in_a_runners_name_are_replaced_in_variables() {
+        let hook = hook(TokenInput::None, "", Duration::from_secs(60));
+        let event = HookEvent { runner: Some("a\0b\nc ü".to_owned()), ..HookEvent::sample() };
+        let variables = variables(&hook, &event);
+        assert!(variables.contains(&("RUNNER_AGENT_RUNNER", "a\u{fffd}b\u{fffd}c ü".to_owned())), "{variables:?}");
     }
 
     #[tokio::test]
@@ -182,7 +215,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (path, program) = (directory.path().join("x.token"), directory.path().join("program"));
         let (token, event) = (Token::parse("secret-of-a-runner").unwrap(), HookEvent::sample());
-        let delivery = Delivery { event: &event, token: Some(&token), token_path: Some(&path), is_own: true };
+        let delivery =
+            Delivery { event: &event, token: Some(&token), known_token: None, token_path: Some(&path), is_own: true };
         let _end = hang(&path).await;
         let hook = hook(TokenInput::File, "exit 0", Duration::from_secs(60));
         let error = hook.run(delivery).await.unwrap_err().to_string();
@@ -194,18 +228,37 @@ mod tests {
     }
 
     #[test]
-    fn a_program_of_others_is_not_run() {
+    fn a_program_that_the_kernel_does_not_execute_is_named_with_the_cause() {
+        for (content, expected) in [
+            (
+                "#!/missing/interpreter\n",
+                "so the interpreter that its first line (`#!`) or its binary names is missing",
+            ),
+            ("#!/etc/passwd\n", "is mounted with `noexec`, its interpreter is no program"),
+            ("exit 0\n", "its first line does not name an interpreter, such as `#!/bin/sh`"),
+        ] {
+            let (_directory, error) = refusal_of_program(content, 0o755);
+            assert!(error.contains("program`: cannot start the command: ") && error.contains(expected), "{error}");
+        }
+    }
+
+    fn refusal_of_program(content: &str, mode: u32) -> (tempfile::TempDir, String) {
         let directory = tempfile::tempdir().unwrap();
         let program = directory.path().join("program");
-        std::fs::write(&program, "#!/bin/sh\n").unwrap();
-        let writable = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-        std::fs::set_permissions(&program, writable).unwrap();
+        std::fs::write(&program, content).unwrap();
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
         let action = CommandAction { program, arguments: Vec::new(), token: TokenInput::None };
-        let hook = Hook { action: Action::Command(action), ..hook(TokenInput::None, "", Duration::from_secs(1)) };
+        let hook = Hook { action: Action::Command(action), ..hook(TokenInput::None, "", Duration::from_secs(60)) };
         let event = HookEvent::sample();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let delivery = Delivery { event: &event, token: None, token_path: None, is_own: true };
+        let delivery = Delivery { event: &event, token: None, known_token: None, token_path: None, is_own: true };
         let error = runtime.block_on(hook.run(delivery)).unwrap_err();
-        assert!(error.to_string().contains("mode 0777"), "{error}");
+        (directory, error.to_string())
+    }
+
+    #[test]
+    fn a_program_of_others_is_not_run() {
+        let (_directory, error) = refusal_of_program("#!/bin/sh\n", 0o777);
+        assert!(error.contains("mode 0777"), "{error}");
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use command_fds::{CommandFdExt as _, FdMapping};
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -17,15 +17,13 @@ use tokio::time::sleep;
 use super::HookError;
 use super::file_work::file_work;
 use super::limit::TimeLimit;
+use super::orphans;
+use super::output::Output;
 use crate::files::trusted_program;
-use crate::model::is_unprintable;
-use crate::secret::{Token, without_tokens};
+use crate::secret::Token;
 
 /// The program's PATH.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// How much of its output is kept, in bytes, of stdout and stderr each.
-const MAX_OUTPUT_BYTES: usize = 1024;
 
 /// The number of the descriptor that a program reads a token from.
 const DESCRIPTOR: i32 = 3;
@@ -50,22 +48,22 @@ pub(super) struct Input<'a> {
     /// Its file descriptor 3, if it has one.
     pub(super) descriptor: Option<&'a [u8]>,
     /// What is hidden in its output.
-    pub(super) secret: Option<&'a Token>,
+    pub(super) secrets: &'a [&'a Token],
 }
 
 impl Program<'_> {
     /// Runs it. Returns its output, for a message.
     pub(super) async fn run(&self, input: Input<'_>, limit: TimeLimit) -> Result<String, HookError> {
         let (mut child, group) = self.start(input, limit).await?;
-        let mut output = Vec::new();
-        let ended = limit.bound(ended(&mut child, &mut output)).await;
-        let said = shown(&output, input.secret);
+        let mut output = Output::default();
+        let ended = ended(&mut child, &mut output, limit).await;
+        let said = output.shown(input.secrets);
         let Some(status) = ended else {
             let message = format!("the command was killed after {} s{said}", limit.seconds());
             return Err(HookError::Passing(message));
         };
         group.has_ended();
-        match status.map_err(cannot_start)? {
+        match status.map_err(|error| HookError::Passing(format!("cannot wait for the command: {error}")))? {
             status if status.success() => Ok(said),
             status => Err(HookError::Passing(format!("the command has failed ({status}){said}"))),
         }
@@ -74,10 +72,10 @@ impl Program<'_> {
     /// Checks the program, and starts it. Both wait for its disk.
     async fn start(&self, input: Input<'_>, limit: TimeLimit) -> Result<(Child, ProcessGroup), HookError> {
         let path = self.path.to_owned();
-        let launch = Launch::new(self, input).map_err(cannot_start)?;
+        let launch = Launch::new(self, input).map_err(|error| cannot_start(self.path, &error))?;
         let started = file_work(limit, self.path, move || {
             let program = trusted_program(&path).map_err(|error| HookError::of_file(&path, &error))?;
-            let child = launch.spawn(program, path).map_err(cannot_start)?;
+            let child = orphans::start(|| launch.spawn(program, &path)).map_err(|error| cannot_start(&path, &error))?;
             let group = ProcessGroup::of(&child);
             Ok((child, group))
         });
@@ -103,7 +101,7 @@ impl Launch {
         })
     }
 
-    fn spawn(self, program: PathBuf, name: PathBuf) -> io::Result<Child> {
+    fn spawn(self, program: PathBuf, name: &Path) -> io::Result<Child> {
         let mut command = Command::new(program);
         command.arg0(name).args(self.arguments).current_dir("/");
         command.env_clear().env("PATH", PATH).envs(self.variables);
@@ -116,8 +114,21 @@ impl Launch {
     }
 }
 
-fn cannot_start(error: io::Error) -> HookError {
-    HookError::Passing(format!("cannot start the command: {error}"))
+/// The error for a program that passes the check, and that the kernel does not execute.
+fn cannot_start(path: &Path, error: &io::Error) -> HookError {
+    let cause = match Errno::from_io_error(error) {
+        Some(Errno::NOENT) => {
+            ": the program is there, so the interpreter that its first line (`#!`) or its binary names is missing: install it, or correct the line"
+        }
+        Some(Errno::ACCESS) => {
+            ": its file system is mounted with `noexec`, its interpreter is no program, or SELinux or AppArmor forbids it: use a program elsewhere, or the interpreter as the program"
+        }
+        Some(Errno::NOEXEC) => {
+            ": it is no program for this machine, and its first line does not name an interpreter, such as `#!/bin/sh`"
+        }
+        Some(_) | None => "",
+    };
+    HookError::Passing(format!("`{}`: cannot start the command: {error}{cause}", path.display()))
 }
 
 /// A file in memory, which nothing has to write while the command reads it.
@@ -128,53 +139,31 @@ fn in_memory(content: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// Waits for the end of a command, and collects its output.
-async fn ended(child: &mut Child, output: &mut Vec<u8>) -> io::Result<ExitStatus> {
+/// Waits for the end of a program, and collects its output. Once it has ended, its exit counts: what is left of its output is
+/// no part of the time limit.
+async fn ended(child: &mut Child, output: &mut Output, limit: TimeLimit) -> Option<io::Result<ExitStatus>> {
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let (exited, has_exited) = oneshot::channel();
     let waited = async {
-        let status = child.wait().await;
+        let status = limit.bound(child.wait()).await;
         // The receiver is gone if the output has ended.
-        let _ended = exited.send(());
+        let _ended = exited.send(status.is_some());
         status
     };
-    let mut errors = Vec::new();
     let read = async {
         let late = async {
-            let _exited = has_exited.await;
-            sleep(AFTER_EXIT).await;
+            if has_exited.await == Ok(true) {
+                sleep(AFTER_EXIT).await;
+            }
         };
         tokio::select! {
             biased;
-            _both = async { tokio::join!(collect(stdout, output), collect(stderr, &mut errors)) } => {}
+            () = output.collect(stdout, stderr) => {}
             () = late => {}
         }
     };
     let (status, ()) = tokio::join!(waited, read);
-    output.push(b'\n');
-    output.append(&mut errors);
     status
-}
-
-/// Reads a stream to its end, and keeps its beginning.
-async fn collect(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
-    let Some(mut stream) = stream else { return };
-    let mut buffer = [0; 4096];
-    // One that cannot be read has ended.
-    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-        let room = MAX_OUTPUT_BYTES.saturating_sub(kept.len());
-        kept.extend_from_slice(&buffer[..count.min(room)]);
-    }
-}
-
-/// The output in one line, without the token.
-fn shown(output: &[u8], token: Option<&Token>) -> String {
-    let text = String::from_utf8_lossy(output);
-    let text = token.map_or_else(|| text.to_string(), |token| text.replace(token.expose(), "[token]"));
-    let text: String = text.chars().map(|char| if is_unprintable(char) { ' ' } else { char }).collect();
-    let text = without_tokens(&text);
-    let words: Vec<_> = text.split_whitespace().collect();
-    if words.is_empty() { String::new() } else { format!(": {}", words.join(" ")) }
 }
 
 /// The processes of a command, which end with it unless it has ended by itself.

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::file_work::file_work;
 use super::limit::TimeLimit;
 use super::{Delivery, HookError};
-use crate::files::{Access, Place, read_trusted_text};
+use crate::files::{Access, FileUse, Place, explain, read_trusted_text};
 use crate::secret::Token;
 
 const MAX_FILE_BYTES: u64 = 4096;
@@ -51,7 +51,10 @@ impl WriteTokenAction {
             return Err(HookError::Lasting(message.to_owned()));
         }
         let action = self.clone();
-        let written = file_work(limit, &self.path, move || action.write(&token)).await?;
+        let written = file_work(limit, &self.path, move || {
+            action.write(&token).map_err(|error| explain(&action.path, FileUse::Write, error))
+        })
+        .await?;
         let is_written = written.map_err(|error| HookError::of_file(&self.path, &error))?;
         let path = self.path.display();
         Ok(if is_written { format!("`{path}` has the token") } else { format!("`{path}` has the token already") })
@@ -181,7 +184,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let action = action(directory.path().join("token"));
         let (event, token) = (HookEvent::sample(), Token::parse("glrt-newer").unwrap());
-        let delivery = Delivery { event: &event, token: Some(&token), token_path: None, is_own: true };
+        let delivery =
+            Delivery { event: &event, token: Some(&token), known_token: None, token_path: None, is_own: true };
         let limit = TimeLimit::begin(Duration::from_secs(60));
         let end = hang(&action.path).await;
         let error = action.run(delivery, limit).await.unwrap_err().to_string();

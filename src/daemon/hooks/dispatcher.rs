@@ -392,8 +392,13 @@ impl Task {
             None
         };
         let Self { delivery, token, is_own, .. } = self;
-        let delivery =
-            Delivery { event: &delivery.event, token: token.as_ref(), token_path: path.as_deref(), is_own: *is_own };
+        let delivery = Delivery {
+            event: &delivery.event,
+            token: token.as_ref(),
+            known_token: None,
+            token_path: path.as_deref(),
+            is_own: *is_own,
+        };
         self.hook.run(delivery).await
     }
 }
