@@ -120,23 +120,24 @@ impl JsonClient {
         received(self.request(url, body, authorization, timeout)?).await
     }
 
-    /// Sends a request with these headers, once.
+    /// Sends a request with these headers, once. Returns the HTTP status of its answer, whose body is not read.
     ///
     /// # Errors
     /// [`JsonFailure`].
-    pub async fn post_with(
+    pub async fn post_for_status(
         &self,
         url: String,
         body: Zeroizing<Vec<u8>>,
         headers: &[(&'static str, String)],
         timeout: Duration,
-    ) -> Result<JsonAnswer, JsonFailure> {
+    ) -> Result<u16, JsonFailure> {
         let request = self.request(url, body, None, timeout)?;
-        let answer =
-            received(headers.iter().fold(request, |request, (name, value)| request.header(*name, value))).await;
-        let Some(variable) = self.proxy else { return answer };
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
+        let answer = request.send().await.map_err(failure_of);
+        let status = answer.map(|response| response.status().as_u16());
+        let Some(variable) = self.proxy else { return status };
         let by_proxy = |text| format!("{text}; the request went to the proxy in {variable}");
-        answer.map_err(|failure| match failure {
+        status.map_err(|failure| match failure {
             JsonFailure::NotSent(text) => JsonFailure::NotSent(by_proxy(text)),
             JsonFailure::Lost(text) => JsonFailure::Lost(by_proxy(text)),
         })
