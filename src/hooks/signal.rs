@@ -14,7 +14,7 @@ use super::HookError;
 use super::file_work::file_work;
 use super::limit::TimeLimit;
 use super::program::{Input, Program};
-use crate::files::{Access, Exposure, Place, is_trusted, refused};
+use crate::files::{Access, Exposure, FileUse, Place, explain, is_trusted, refused};
 use crate::model::named_enum;
 
 /// Tells systemd to send a signal.
@@ -25,6 +25,9 @@ const TOLERANCE: Duration = Duration::from_secs(2);
 
 /// Ticks in a second of the times in `/proc/PID/stat`. The kernel shows them so on every machine.
 const TICKS_PER_SECOND: u64 = 100;
+
+/// The flag of a thread of the kernel. Source: `linux/sched.h`.
+const PF_KTHREAD: u64 = 0x0020_0000;
 
 const MAX_PID_FILE_BYTES: u64 = 64;
 
@@ -84,7 +87,10 @@ impl SignalAction {
         match &self.target {
             SignalTarget::PidFile(path) => {
                 let (file, signal) = (path.clone(), self.signal.signal());
-                let sent = file_work(limit, path, move || send(&file, signal)).await?;
+                let sent = file_work(limit, path, move || {
+                    send(&file, signal).map_err(|error| explain(&file, FileUse::Read, error))
+                })
+                .await?;
                 let pid = sent.map_err(|error| HookError::of_file(path, &error))?;
                 Ok(format!("process {pid} has got the signal {}", self.signal))
             }
@@ -125,10 +131,20 @@ fn send(path: &Path, signal: Signal) -> io::Result<i32> {
             found.user
         )));
     }
+    if found.is_of_kernel {
+        return Err(refused(format!(
+            "process {number} is a thread of the kernel, so it is another one: no signal is sent"
+        )));
+    }
+    if found.is_in_other_namespace {
+        return Err(refused(format!(
+            "process {number} is in a container of its own (another pid namespace), and the number may be one of that container: no signal is sent; use a `command` that signals the container"
+        )));
+    }
     let written_at = Duration::new(u64::try_from(opened.metadata.mtime()).unwrap_or_default(), 0);
     if found.began_at() > written_at + TOLERANCE {
         return Err(other(&format!(
-            "process {number} has begun after the file was written, so it is another one: no signal is sent"
+            "process {number} has begun after the file was written: it is another one, or the clock was set since: no signal is sent; restart the program, so that it writes the file anew, or use `unit`"
         )));
     }
     pidfd_send_signal(process, signal).map_err(|errno| about(number, errno))?;
@@ -153,6 +169,10 @@ struct ProcessFacts {
     user: u32,
     /// When it began, in ticks after the boot.
     began_ticks: u64,
+    /// Whether it is a thread of the kernel.
+    is_of_kernel: bool,
+    /// Whether it is in a pid namespace below this process's: it has another number there.
+    is_in_other_namespace: bool,
 }
 
 impl ProcessFacts {
@@ -165,12 +185,23 @@ impl ProcessFacts {
         };
         let status = fs::read_to_string(format!("/proc/{number}/status")).map_err(hidden)?;
         let stat = fs::read_to_string(format!("/proc/{number}/stat")).map_err(hidden)?;
-        let user = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok());
+        Self::parse(&status, &stat).ok_or_else(|| other("the kernel describes the process in an unknown way"))
+    }
+
+    /// Parses the files `status` and `stat` of `/proc/PID`.
+    fn parse(status: &str, stat: &str) -> Option<Self> {
+        let values = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).map(str::split_whitespace);
         // The name of the program, in parentheses, may have anything in it.
-        let began = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(22 - 3)?.parse().ok());
-        user.zip(began)
-            .map(|(user, began_ticks)| Self { user, began_ticks })
-            .ok_or_else(|| other("the kernel describes the process in an unknown way"))
+        let (_, fields) = stat.rsplit_once(") ")?;
+        // The first one after the name is the third of all.
+        let field = |number: usize| fields.split(' ').nth(number - 3)?.parse::<u64>().ok();
+        Some(Self {
+            user: values("Uid:")?.next()?.parse().ok()?,
+            began_ticks: field(22)?,
+            is_of_kernel: field(9)? & PF_KTHREAD != 0,
+            // Its number in this process's namespace, and in each one below. Absent before Linux 4.1.
+            is_in_other_namespace: values("NSpid:").is_some_and(|numbers| numbers.count() > 1),
+        })
     }
 
     /// When it began, by this machine's clock, since 1970.
@@ -264,6 +295,41 @@ mod tests {
         let error = send(&path, Signal::TERM).unwrap_err().to_string();
         assert!(error.contains("it belongs to user 12345") && error.contains("to user 0"), "{error}");
         assert!(victim.is_alive());
+    }
+
+    #[test]
+    fn threads_of_the_kernel_and_processes_of_containers_are_recognized() {
+        let facts = |numbers: &str, flags: u64| {
+            let stat = format!("7 (a) b) S 2 0 0 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 1 0 12 0 0");
+            let facts = ProcessFacts::parse(&format!("Name:\ta\nUid:\t5\t6\t6\t6\n{numbers}"), &stat).unwrap();
+            assert_eq!((facts.user, facts.began_ticks), (5, 12));
+            (facts.is_of_kernel, facts.is_in_other_namespace)
+        };
+        assert_eq!(facts("NSpid:\t7\n", 0x0040_4040), (false, false));
+        assert_eq!(facts("NSpid:\t7\t1\n", 0x0020_8040), (true, true));
+        assert_eq!(facts("", 0), (false, false));
+    }
+
+    #[test]
+    fn a_process_of_another_pid_namespace_gets_no_signal() {
+        let unshared = Command::new("unshare")
+            .args(["-pf", "--kill-child", "sleep", "1000"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let Ok(mut unshared) = unshared.map(Victim) else { return };
+        let id = unshared.0.id();
+        let child = || fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        while unshared.is_alive() && child().is_empty() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // Only root may make a namespace.
+        if unshared.is_alive() {
+            let (_directory, path) = pid_file(&child(), Duration::ZERO);
+            let error = send(&path, Signal::HUP).unwrap_err().to_string();
+            assert!(error.contains("is in a container of its own (another pid namespace)"), "{error}");
+            assert!(unshared.is_alive());
+        }
     }
 
     #[tokio::test]
