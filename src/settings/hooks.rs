@@ -233,6 +233,10 @@ fn command(table: &mut TableReader<'_>, diagnostics: &mut Diagnostics) -> Option
         );
         return None;
     }
+    if given.value.iter().any(|text| text.contains('\0')) {
+        diagnostics.add(&given.place, "`command` has the character NUL, which a program cannot get: remove `\\u0000`");
+        return None;
+    }
     Some((PathBuf::from(program), arguments.to_vec()))
 }
 
@@ -333,6 +337,7 @@ mod tests {
     fn mistakes_of_each_action_name_what_to_write() {
         for (keys, expected) in [
             ("webhook = \"http://hooks.example.com\"", "`webhook`: it must begin with https://"),
+            ("command = [\"/a\", \"a\\u0000\"]", "`command` has the character NUL"),
             ("command = [\"/a\"]\nsecret = { file = \"k\" }", "`secret` is for a `webhook`"),
             ("command = [\"/a\"]\nwebhook = \"https://a\"", "a hook does one thing: put `webhook` into a [[hook]]"),
             ("write_token = { path = \"/a\" }", "`write_token` needs `runner` with one name"),
