@@ -113,6 +113,15 @@ impl Hook {
         self.on.contains(&event.event) && event.runner.as_ref().is_none_or(is_for_runner)
     }
 
+    /// Whether it is for an event that has waited for it: the settings may have changed meanwhile.
+    #[must_use]
+    pub fn still_wants(&self, event: &HookEvent) -> bool {
+        // A file is looked at after a start, whatever else it is for.
+        let is_look =
+            event.event == HookKind::Rotated && event.runner.as_ref().is_some_and(|runner| self.keeps_file_of(runner));
+        is_look || self.is_for(event)
+    }
+
     /// Whether it can be for events of a kind.
     #[must_use]
     pub fn can_be_for(&self, kind: HookKind) -> bool {

@@ -27,7 +27,7 @@ const BEGUN: &str = "begun";
 pub struct HookFilesRead {
     /// The records.
     pub records: Vec<HookRecord>,
-    /// The damaged ones.
+    /// The damaged ones, which are kept under other names.
     pub damaged: Vec<(RunnerKey, Error)>,
     /// Whether every runner that was there before the first hook has its file, so that one without a file is new.
     pub has_begun: bool,
@@ -62,15 +62,22 @@ impl HookFiles {
             for name in names_in(hooks.path())? {
                 let Some(name) = name.to_str() else { continue };
                 let file = FileIn { directory: hooks, name: name.to_owned() };
-                if name.ends_with(TOKEN) {
-                    remove_file(&file)?;
+                if name.ends_with(TOKEN)
+                    && let Err(error) = remove_file(&file)
+                {
+                    tracing::warn!(%error, "cannot remove the file that a hook's command has read a token from"
+                    );
                 }
                 read.has_begun |= name == BEGUN;
                 let key = name.strip_suffix(".json").and_then(|key| RunnerKey::try_from(key.to_owned()).ok());
                 let Some(key) = key else { continue };
                 match read_record(&file, key.clone()) {
                     Ok(record) => read.records.extend(record),
-                    Err(error) => read.damaged.push((key, error)),
+                    Err(error @ Error::Record { .. }) => {
+                        set_aside(&file)?;
+                        read.damaged.push((key, error));
+                    }
+                    Err(error) => return Err(error),
                 }
             }
             Ok(read)
@@ -151,6 +158,14 @@ impl HookFiles {
         };
         self.0.work(work).await
     }
+}
+
+/// Renames a damaged file. An older one that was damaged is replaced.
+fn set_aside(file: &FileIn<'_>) -> Result<(), Error> {
+    let place = file.place("rename")?;
+    let mut name = place.name().to_owned();
+    name.push(".damaged");
+    place.rename(&place.sibling(name)).map_err(Error::io("rename", &file.path()))
 }
 
 fn file_of<'d>(hooks: &'d OwnDirectory, key: &RunnerKey) -> FileIn<'d> {
