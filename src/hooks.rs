@@ -161,6 +161,15 @@ impl Hook {
         matches!(self.action, Action::WriteToken(_))
     }
 
+    /// The file that it writes the token into.
+    #[must_use]
+    pub fn written_file(&self) -> Option<&Path> {
+        match &self.action {
+            Action::WriteToken(write) => Some(&write.path),
+            Action::Command(_) | Action::Signal(_) | Action::Webhook(_) => None,
+        }
+    }
+
     /// Whether it keeps a file with the token of a runner of this name.
     #[must_use]
     pub fn keeps_file_of(&self, runner: &str) -> bool {
