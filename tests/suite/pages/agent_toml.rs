@@ -5,7 +5,7 @@ use std::fs;
 
 use runner_agent::settings::{Environment, Errors, Overrides, Settings, load};
 
-use super::document::{Page, code, page};
+use super::document::{Page, code, page, root};
 
 /// The tables of agent.toml that occur once and have defaults.
 const SINGLE: [&str; 7] = ["verify", "rotate", "recover", "shutdown", "timing", "gitlab", "http"];
@@ -36,6 +36,17 @@ fn the_packaged_agent_toml_sets_nothing_and_shows_every_key() {
     let (shown, documented): (toml::Table, toml::Table) = (shown.parse().unwrap(), example().parse().unwrap());
     for name in SINGLE {
         assert_eq!(shown[name], documented[name], "[{name}]");
+    }
+}
+
+#[test]
+fn the_agent_toml_of_each_manifest_is_accepted() {
+    let manifests = root().join("packaging/kubernetes");
+    for overlay in ["", "chart/single", "chart/kubernetes", "chart/etcd"] {
+        let path = manifests.join(overlay).join("agent.toml");
+        // The template of the chart is in the pod alone.
+        let text = fs::read_to_string(&path).unwrap().replace("/configmaps/config.template.toml", "docker.toml");
+        assert_is_accepted(path.to_str().unwrap(), &text);
     }
 }
 
