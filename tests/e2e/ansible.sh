@@ -17,6 +17,8 @@ strip -o "$work/binary" "$binary"
 mkdir "$work/packages"
 BINARY=$work/binary DIST=$work/packages packaging/build-deb --quiet >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
 package=$(echo "$work"/packages/*.deb)
+package_sum=$(sha256sum "$package" | cut -d ' ' -f 1)
+no_sum=$(printf '0%.0s' {1..64})
 
 explain() { grep -A 3 'fatal:' "$work/play.log"; inside journalctl --unit runner-agent --output cat --no-pager --lines 20; }
 
@@ -37,6 +39,17 @@ export ANSIBLE_CONFIG=$work/ansible.cfg ANSIBLE_HOME=$work/.ansible ANSIBLE_LOCA
 
 # settings NAME: writes stdin as further variables of the plays, which replace earlier ones of this name.
 settings() { cat >"$work/$1.json"; }
+
+# start_server: serves the package on the machine's network. download SHA256: lets the play get it from there.
+start_server() {
+    ip netns exec "$machine" python3 -m http.server --bind 127.0.0.1 --directory "$work/packages" 8090 >/dev/null 2>&1 &
+    server=$!
+    eventually ip netns exec "$machine" curl --silent --fail --output /dev/null http://127.0.0.1:8090
+}
+download() {
+    settings 5 <<<"{\"runner_agent_package_file\": \"\", \"runner_agent_package_sha256\": \"$1\",
+        \"runner_agent_package_url\": \"http://127.0.0.1:8090/$(basename "$package")\"}"
+}
 
 # play OPTION…: runs the example with all variables, and prints the summary of the machine.
 play() {
@@ -119,9 +132,9 @@ enrollment="{\"name\": \"build-1\", \"url\": \"$gitlab_url\", \"registration_tok
 settings 1 <<<"{\"runner_agent_package_file\": \"$package\", \"vault_registration_token\": \"$registration_token\",
     \"runner_agent_wait_timeout\": \"30s\", \"runner_agent_enroll\": [$enrollment]}"
 
-settings 9 <<<"{\"runner_agent_package_sha256\": \"$(printf '0%.0s' {1..64})\"}"
+settings 9 <<<"{\"runner_agent_package_sha256\": \"$no_sum\"}"
 check 'a package with another checksum is refused'                 fails_with 'is not runner_agent_package_sha256'
-settings 9 <<<"{\"runner_agent_package_sha256\": \"$(sha256sum "$package" | cut -d ' ' -f 1)\"}"
+settings 9 <<<"{\"runner_agent_package_sha256\": \"$package_sum\"}"
 check 'check mode works before the package is installed'           play --check --diff
 check 'it has changed nothing'                                     is_clean
 check 'the first run installs the agent and waits for its runner'  play
@@ -143,10 +156,16 @@ check 'the daemon has not noticed'                                 is_in_force
 rm "$work/4.json"
 check 'a credential of that run is passed to the unit by a restart' keeps another play
 check 'both runners are ready'                                     is_in_force
-settings 5 <<<'{"runner_agent_http": {"listen": ["127.0.0.1:9252"]}}'
-check 'a new address takes effect by a restart'                    keeps another play
+rm "$work/9.json"
+start_server
+download "$no_sum"
+check 'a downloaded package with another checksum is refused'      refuses 'checksum for .* did not match'
+download "$package_sum"
+settings 6 <<<'{"runner_agent_http": {"listen": ["127.0.0.1:9252"]}}'
+check 'a package is downloaded, and a new address takes effect by a restart' keeps another play
+end "$server"
 check 'it is served'                                               ip netns exec "$machine" curl --silent --fail http://127.0.0.1:9252/healthz
-settings 6 <<<'{"runner_agent_package_file": "", "runner_agent_package_sha256": ""}'
+settings 5 <<<'{"runner_agent_package_file": ""}'
 check 'a package with this name that is there is left as it is'    keeps same changes 0
 check 'no token is in an output, a command or the journal'         hides_tokens
 
