@@ -51,6 +51,21 @@ fn the_agent_toml_of_each_manifest_is_accepted() {
 }
 
 #[test]
+fn the_ansible_role_has_a_variable_for_each_table() {
+    let role = root().join("packaging/ansible/roles/runner_agent");
+    let page = root().join("packaging/docs/ansible.md");
+    let files = ["defaults/main.yml", "vars/main.yml", "meta/argument_specs.yml"].map(|file| role.join(file));
+    for file in files.iter().chain([&page]) {
+        let text = fs::read_to_string(file).unwrap();
+        let words: BTreeSet<_> = text.split(|it: char| it != '_' && !it.is_ascii_alphanumeric()).collect();
+        for name in SINGLE.into_iter().chain([STORE]).chain(REPEATED) {
+            let variable = format!("runner_agent_{name}");
+            assert!(words.contains(variable.as_str()), "{}: no {variable}", file.display());
+        }
+    }
+}
+
+#[test]
 fn the_documented_keys_are_those_of_the_settings() {
     let tables: BTreeSet<_> = SINGLE.iter().chain([&STORE]).chain(&REPEATED).map(|name| (*name).to_owned()).collect();
     assert_eq!(known("nonsense = 1\n"), tables);
