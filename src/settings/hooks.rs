@@ -268,7 +268,7 @@ fn listed(keys: &[&str]) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::super::tests::{diagnostics, loaded};
+    use super::super::tests::{diagnostics, loaded, read_text};
     use super::*;
 
     fn hooks_of(text: &str) -> Vec<Hook> {
@@ -332,9 +332,11 @@ mod tests {
         for (path, expected) in [
             ("agent.toml", "would replace agent.toml"),
             ("/etc/gitlab-runner/config.toml", "would replace config.toml"),
+            ("/var/lib/runner-agent/x", "would replace a file in the state directory"),
             ("/run/other", "would replace the file of the hook `other`"),
         ] {
-            let errors = diagnostics(&(hook("other", "/run/other") + &hook("a", path)));
+            let root = Environment { is_root: true, ..Environment::default() };
+            let errors = read_text(&(hook("other", "/run/other") + &hook("a", path)), &root).unwrap_err().to_string();
             assert!(errors.contains(expected), "{path}: {errors}");
         }
     }
