@@ -5,6 +5,7 @@
 //! often.
 
 mod command;
+mod examine;
 mod program;
 mod signal;
 mod webhook;
@@ -19,6 +20,7 @@ use crate::model::{HookEvent, HookKind};
 use crate::secret::{Source, Token};
 
 pub use command::{CommandAction, TokenInput};
+pub use examine::Obstacle;
 pub use signal::{SignalAction, SignalName, SignalTarget};
 pub use webhook::WebhookAction;
 pub use write_token::{FileOwner, WriteTokenAction};
