@@ -5,6 +5,7 @@
 //! often.
 
 mod command;
+mod examine;
 mod file_work;
 mod limit;
 mod orphans;
@@ -24,6 +25,7 @@ use crate::model::{HookEvent, HookKind};
 use crate::secret::{Source, Token};
 
 pub use command::{CommandAction, TokenInput};
+pub use examine::Obstacle;
 pub use signal::{SignalAction, SignalName, SignalTarget};
 pub use webhook::WebhookAction;
 pub use write_token::{FileOwner, WriteTokenAction};
@@ -122,6 +124,15 @@ impl Hook {
         self.on.contains(&event.event) && event.runner.as_ref().is_none_or(is_for_runner)
     }
 
+    /// Whether it is for an event that has waited for it: the settings may have changed meanwhile.
+    #[must_use]
+    pub fn still_wants(&self, event: &HookEvent) -> bool {
+        // A file is looked at after a start, whatever else it is for.
+        let is_look =
+            event.event == HookKind::Rotated && event.runner.as_ref().is_some_and(|runner| self.keeps_file_of(runner));
+        is_look || self.is_for(event)
+    }
+
     /// Whether it can be for events of a kind.
     #[must_use]
     pub fn can_be_for(&self, kind: HookKind) -> bool {
@@ -159,6 +170,15 @@ impl Hook {
     #[must_use]
     pub fn needs_only_the_last(&self) -> bool {
         matches!(self.action, Action::WriteToken(_))
+    }
+
+    /// The file that it writes the token into.
+    #[must_use]
+    pub fn written_file(&self) -> Option<&Path> {
+        match &self.action {
+            Action::WriteToken(write) => Some(&write.path),
+            Action::Command(_) | Action::Signal(_) | Action::Webhook(_) => None,
+        }
     }
 
     /// Whether it keeps a file with the token of a runner of this name.

@@ -43,7 +43,7 @@ pub use draft::{Draft, DraftCreation, DraftFlags};
 pub use enrollment::{ENVIRONMENT_KEY, enrollment, this_program};
 pub use entry_keys::{EXECUTORS, EntryKey, Kind, unknown_executor};
 pub use http::PORT;
-pub use new_file::{NewEnrollment, NewFile, NewSource, ServedRunner, check_text, sets_nothing};
+pub use new_file::{NewDuty, NewEnrollment, NewFile, NewSource, ServedRunner, check_text, sets_nothing};
 pub use paths::{Paths, ROOT_CONFIG, instance_id, paths};
 pub use redacted::{redacted_config, redacted_settings};
 pub use secrets::{secret_files, secret_variables};

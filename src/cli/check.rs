@@ -2,6 +2,7 @@
 
 mod files;
 mod finding;
+mod hooks;
 mod runners;
 mod secrets;
 mod sockets;
@@ -56,6 +57,7 @@ pub(super) async fn checked(context: &Context<'_>) -> Result<Checked, Error> {
     }
     findings.extend(settings.warnings.iter().map(|warning| Finding::warning(warning).in_file(agent_toml)));
     secrets::check(&settings, &checked.records, checked.store.as_ref(), findings).await;
+    hooks::check(&settings, &checked.records, checked.snapshot.as_deref(), &checked.paths, findings).await;
     runners::check_files(&settings, checked.snapshot.as_deref(), &checked.paths, findings).await;
     if let Some(snapshot) = &checked.snapshot {
         runners::check_tokens(snapshot, &checked.paths, findings);

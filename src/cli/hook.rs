@@ -110,7 +110,7 @@ async fn token_path(store: &Store, hook: &Hook) -> Result<Option<PathBuf>, Error
     if !hook.takes_token_path() {
         return Ok(None);
     }
-    Ok(HookFiles::new(store.clone()).token_path(format!("test-{}", hook.name)).await?)
+    Ok(HookFiles::new(store.clone()).token_path_of_test(&hook.name).await?)
 }
 
 /// The runner that was named, or else the one that the hook means.
@@ -122,7 +122,11 @@ async fn runner_of(store: &Store, hook: &Hook, named: Option<String>) -> Result<
     known.extend(
         of_files.into_iter().filter(|entry| known.iter().all(|known| known.name != entry.name)).collect::<Vec<_>>(),
     );
-    let is_named = named.is_some();
+    if let Some(name) = named.as_ref().filter(|name| !hook.runners.is_empty() && !hook.runners.contains(name)) {
+        let (hook, runners) = (&hook.name, hook.runners.join(", "));
+        return Err(Error::Usage(format!("the hook `{hook}` is not for the runner `{name}`: it is for {runners}")));
+    }
+    let is_named = named.is_some() || hook.takes_token();
     let Some(name) = named.or_else(|| hook.runners.first().cloned()) else {
         return Ok(if known.len() == 1 { known.pop() } else { None });
     };

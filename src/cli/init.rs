@@ -17,7 +17,7 @@ use super::{Error, Exit};
 use crate::files::is_there;
 use crate::gitlab::fleet::NewRunnerOwner;
 use crate::settings::{
-    self, NewEnrollment, NewFile, NewSource, Paths, ServedRunner, check_text, split_list, unknown_executor,
+    self, NewDuty, NewEnrollment, NewFile, NewSource, Paths, ServedRunner, check_text, split_list, unknown_executor,
 };
 
 /// Writes agent.toml. Contacts no server, and writes no secret.
@@ -26,9 +26,15 @@ pub(super) async fn init(context: &Context<'_>, arguments: InitArguments, interr
     file::check_free(&paths.agent_config, arguments.force)?;
     let force = arguments.force;
     let new = if arguments.from_config {
-        NewFile::Serves(runners(context, &paths).await?)
+        let signal_unit = match arguments.signal_unit.clone() {
+            None if may_ask(&arguments) && may_signal() => {
+                converse(&interrupt, "nothing was written", questions::ask_signal).await?
+            }
+            given => given,
+        };
+        NewFile { duty: NewDuty::Serves(runners(context, &paths).await?), signal_unit }
     } else {
-        NewFile::Enrolls(enrollment(context, arguments, &interrupt).await?)
+        enrollment(context, arguments, &interrupt).await?
     };
     let text = new.text();
     check_text(&text, &context.overrides, &context.environment)?;
@@ -57,12 +63,9 @@ async fn runners(context: &Context<'_>, paths: &Paths) -> Result<Vec<ServedRunne
     Ok(snapshot.entries.iter().map(runner).collect())
 }
 
-async fn enrollment(
-    context: &Context<'_>,
-    arguments: InitArguments,
-    interrupt: &Interrupt,
-) -> Result<NewEnrollment, Error> {
+async fn enrollment(context: &Context<'_>, arguments: InitArguments, interrupt: &Interrupt) -> Result<NewFile, Error> {
     let source = given_source(context, &arguments)?;
+    let may_ask = may_ask(&arguments);
     let executor = arguments.executor.filter(|executor| !executor.is_empty());
     if let Some(unknown) = executor.as_deref().and_then(unknown_executor) {
         return Err(Error::Usage(format!("--executor: {unknown}")));
@@ -74,13 +77,14 @@ async fn enrollment(
         executor,
         tag_list: arguments.tag_list.as_deref().map(split_list),
         has_template: arguments.template.is_some(),
+        signal_unit: arguments.signal_unit,
+        may_signal: may_signal(),
     };
     let hostname = context.environment.hostname.clone();
-    let is_silent = arguments.non_interactive || !io::stdin().is_terminal();
-    let draft = if is_silent {
-        draft.with_defaults(&hostname)
-    } else {
+    let draft = if may_ask {
         converse(interrupt, "nothing was written", move |terminal| draft.ask(&hostname, terminal)).await?
+    } else {
+        draft.with_defaults(&hostname)
     };
     let (Some(url), Some(name), Some(source)) = (draft.url, draft.name, draft.source) else {
         return Err(Error::Usage(
@@ -95,7 +99,17 @@ async fn enrollment(
             "--tag-list: the tags of a runner that was created in GitLab are set there".to_owned(),
         ));
     }
-    Ok(NewEnrollment { url, name, source, executor: draft.executor, tag_list, template })
+    let enrollment = NewEnrollment { url, name, source, executor: draft.executor, tag_list, template };
+    Ok(NewFile { duty: NewDuty::Enrolls(enrollment), signal_unit: draft.signal_unit })
+}
+
+fn may_ask(arguments: &InitArguments) -> bool {
+    !arguments.non_interactive && io::stdin().is_terminal()
+}
+
+/// Whether gitlab-runner is here as a unit.
+fn may_signal() -> bool {
+    is_there(Path::new(GITLAB_RUNNER))
 }
 
 /// The source that flags name; their paths become absolute.
@@ -130,9 +144,9 @@ fn report(context: &Context<'_>, paths: &Paths, new: &NewFile) {
     } else {
         format!("runner-agent run{flags}")
     };
-    let secret = match new {
-        NewFile::Enrolls(enrollment) => Some((&enrollment.source, beside(paths, enrollment.source.file()))),
-        NewFile::Serves(_) => None,
+    let secret = match &new.duty {
+        NewDuty::Enrolls(enrollment) => Some((&enrollment.source, beside(paths, enrollment.source.file()))),
+        NewDuty::Serves(_) => None,
     };
     let first = match secret.filter(|(_, file)| !is_there(file)) {
         Some((source, file)) => {
@@ -162,6 +176,9 @@ fn file_flags(context: &Context<'_>) -> String {
 
 /// The directory that systemd makes while it is the service manager.
 const SYSTEMD: &str = "/run/systemd/system";
+
+/// The unit of gitlab-runner's packages and of `gitlab-runner install`.
+const GITLAB_RUNNER: &str = "/etc/systemd/system/gitlab-runner.service";
 
 /// A file named in agent.toml.
 fn beside(paths: &Paths, file: &Path) -> PathBuf {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::access_tokens::{AccessTokens, SettingsFeed};
 use super::disk_watch::watch_disk;
-use super::hooks::{HookFeed, RunningHooks};
+use super::hooks::{self, HookFeed, RunningHooks};
 use super::settings_files::SettingsFiles;
 use super::store_watch::open_at_start;
 use super::supervisor::reached;
@@ -200,7 +200,7 @@ impl Assembly {
             never = systemd::ping_watchdog(is_well) => match never {},
         };
         let end = async {
-            hooks.finish().await;
+            finish_hooks(hooks, hooks::AT_STOP, signals).await;
             drain(&store, signals).await;
         };
         tokio::select! {
@@ -221,6 +221,7 @@ impl Assembly {
         let hooks = RunningHooks::start(HookFiles::new(self.store.clone()), self.parts.counters.clone());
         self.parts.hooks = hooks.feed();
         let (grace, request_timeout) = (self.config.shutdown.grace, self.parts.request_timeout);
+        let patience = self.config.hooks.iter().map(|hook| hook.timeout).max().unwrap_or(hooks::AT_STOP);
         let sole_copies = self.parts.engine.ops.sole_copies().clone();
         let outcome = {
             let (access, config) = (access_tokens(&self.parts, self.client, &self.store), self.config.clone());
@@ -239,9 +240,11 @@ impl Assembly {
                 }
             }
         };
+        // A pass is the only chance of a hook.
+        let limit = if matches!(outcome, Ok(PassOutcome::Complete(_))) { patience } else { hooks::AT_STOP };
         // A cancelled operation may still be writing a new token.
         let end = async {
-            hooks.finish().await;
+            finish_hooks(hooks, limit, signals).await;
             drain(&self.store, signals).await;
         };
         systemd::notify_stopping_during(end).await;
@@ -409,6 +412,15 @@ async fn report_status(registry: &StatusRegistry) -> Infallible {
         if changes.changed().await.is_err() {
             return std::future::pending().await;
         }
+    }
+}
+
+/// Waits for hooks that are due, up to a signal.
+async fn finish_hooks(hooks: RunningHooks, limit: Duration, signals: &mut Signals) {
+    tokio::select! {
+        biased;
+        () = hooks.finish(limit) => {}
+        () = stop_signal(signals) => tracing::warn!("stop signal: not waiting for hooks, which the next start runs"),
     }
 }
 

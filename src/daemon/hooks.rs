@@ -1,9 +1,13 @@
 //! Tells the dispatcher of hooks what is seen: runners, access tokens, and the settings. Nothing waits for it.
 
+mod backlog;
 mod describe;
 mod dispatcher;
+mod gone;
 mod lanes;
 mod member;
+#[cfg(test)]
+mod tests;
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -26,7 +30,7 @@ use crate::store::HookFiles;
 use dispatcher::Dispatcher;
 
 /// How long a stop waits at most for hooks that are due.
-const AT_STOP: Duration = Duration::from_secs(5);
+pub(super) const AT_STOP: Duration = Duration::from_secs(5);
 
 /// How long it waits beyond that for the disk.
 const FOR_DISK: Duration = Duration::from_secs(2);
@@ -49,11 +53,11 @@ pub(super) enum HookMessage {
     /// The hooks of the settings in force.
     Hooks(Arc<[Hook]>),
     /// The runners that are there at the start, or when the settings get their first hook.
-    There(BTreeSet<RunnerKey>),
+    There(BTreeSet<RunnerKey>, Timestamp),
     /// Something was seen.
     Seen(Box<Sighting>),
-    /// A runner is no longer served.
-    Dismissed(RunnerKey),
+    /// A runner is no longer served, at this time of the server.
+    Dismissed(RunnerKey, Timestamp),
     /// The daemon stops: what is not done by then is left to the next start.
     Stop(Instant),
 }
@@ -104,9 +108,9 @@ impl HookFeed {
     }
 
     /// These runners are there. Those that were there before the first hook make no event. Says it once.
-    pub(super) fn note_present(&self, keys: impl Iterator<Item = RunnerKey>) {
+    pub(super) fn note_present(&self, keys: impl Iterator<Item = RunnerKey>, now: Timestamp) {
         if self.has_hooks.get() && !self.has_told.replace(true) {
-            self.send(HookMessage::There(keys.collect()));
+            self.send(HookMessage::There(keys.collect(), now));
         }
     }
 
@@ -136,7 +140,7 @@ impl HookFeed {
             self.see_runner(runner, None, false, now);
         }
         if self.has_hooks.get() {
-            self.send(HookMessage::Dismissed(runner.record.key.clone()));
+            self.send(HookMessage::Dismissed(runner.record.key.clone(), now));
         }
     }
 
@@ -192,15 +196,21 @@ impl RunningHooks {
         self.feed.clone()
     }
 
-    /// Lets what is due be done in what is left of the grace time, and leaves the rest to the next start.
-    pub(super) async fn finish(mut self) {
+    /// Lets what is due be done, for as long as `limit` and the grace time of a stop allow, and leaves the rest to the next
+    /// start.
+    pub(super) async fn finish(mut self, limit: Duration) {
         let now = Instant::now();
-        let deadline = (now + AT_STOP).min(self.feed.end.get().unwrap_or(now + AT_STOP));
+        let deadline = (now + limit).min(self.feed.end.get().unwrap_or(now + limit));
         self.feed.send(HookMessage::Stop(deadline));
         match timeout_at(deadline.max(now) + FOR_DISK, &mut self.task).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) | Err(_) => {}
             Ok(Err(error)) => tracing::error!(%error, "an internal error has ended the work of the hooks"),
-            Err(_) => self.task.abort(),
         }
+    }
+}
+
+impl Drop for RunningHooks {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }

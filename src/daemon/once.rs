@@ -70,7 +70,8 @@ async fn pass<S: Server, D: Disk, C: Clock>(shared: Rc<Shared<S, D, C>>, config:
     if let Some((count, policy)) = inventory.found(&config) {
         log_found(count, policy);
     }
-    shared.hooks.note_present(inventory.runners.iter().map(|managed| managed.runner.record.key.clone()));
+    let present = inventory.runners.iter().map(|managed| managed.runner.record.key.clone());
+    shared.hooks.note_present(present, shared.engine.now());
     let errors = std::mem::take(&mut inventory.errors);
     // Nothing changes during a pass.
     let secrets = Rc::new(Secrets::default());

@@ -67,10 +67,9 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         let end = Instant::now() + grace;
         let deadline = end - grace / END_OF_PROCESS;
         self.shared.hooks.note_end(deadline);
-        tracing::info!(unregister = mode == StopMode::ByPolicy, "stopping");
-        if mode == StopMode::ByPolicy {
-            log_unregistrations(&self.roster.leaving());
-        }
+        let leaving = if mode == StopMode::ByPolicy { self.roster.leaving() } else { Vec::new() };
+        tracing::info!(unregister = leaving.len(), "stopping");
+        log_unregistrations(&leaving);
         self.sole_copies().close();
         self.shared.engine.ops.disk().hurry();
         self.roster.stop();

@@ -261,7 +261,8 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             self.probe().await;
         }
         self.retry_at = inventory.is_awaited.then(|| Instant::now() + INVENTORY_RETRY);
-        self.shared.hooks.note_present(inventory.runners.iter().map(|managed| managed.runner.record.key.clone()));
+        let present = inventory.runners.iter().map(|managed| managed.runner.record.key.clone());
+        self.shared.hooks.note_present(present, self.shared.engine.now());
         for managed in inventory.runners {
             self.spawn(managed);
         }

@@ -18,7 +18,7 @@ use crate::files::{Access, Exposure, FileUse, Place, explain, is_trusted, refuse
 use crate::model::named_enum;
 
 /// Tells systemd to send a signal.
-const SYSTEMCTL: &str = "/usr/bin/systemctl";
+pub(super) const SYSTEMCTL: &str = "/usr/bin/systemctl";
 
 /// How much later than its pid file a process may have begun: the times of files and of processes are rounded.
 const TOLERANCE: Duration = Duration::from_secs(2);

@@ -112,7 +112,7 @@ impl WriteTokenAction {
 }
 
 impl FileOwner {
-    fn numbers(&self) -> io::Result<(u32, u32)> {
+    pub(super) fn numbers(&self) -> io::Result<(u32, u32)> {
         self.numbers_by(Path::new("/etc/passwd"), Path::new("/etc/group"))
     }
 

@@ -20,6 +20,10 @@ const FIXED_SHARE: f64 = 0.75;
 /// How many events of one runner wait for one hook. A further one displaces the oldest.
 pub const MOST_QUEUED: usize = 100;
 
+/// How long a runner has to be away before it counts as unregistered. A file that is written anew, or a record that moves,
+/// takes less.
+pub const GONE_AFTER: Duration = Duration::from_secs(60);
+
 /// What is known about a runner now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SeenRunner {
@@ -74,7 +78,7 @@ pub fn announced_runner(former: Option<&Announced>, seen: &SeenRunner) -> Announ
         is_rejected: seen.is_rejected.unwrap_or(same.is_some_and(|former| former.is_rejected)),
         // Once for each token.
         is_expiring: seen.is_expiring || same.is_some_and(|former| former.is_expiring),
-        rotations: 0,
+        ..Announced::default()
     }
 }
 

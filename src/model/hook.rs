@@ -110,6 +110,12 @@ pub struct Announced {
     /// How often the access token was rotated.
     #[serde(default)]
     pub rotations: u64,
+    /// The runner's display name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// The runner's GitLab instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<ServerUrl>,
 }
 
 /// The file of a runner, of an access token, or of the settings: what was announced, and what is to be delivered.
@@ -119,7 +125,7 @@ pub struct HookRecord {
     pub key: RunnerKey,
     /// What was known when the last event was made.
     pub announced: Announced,
-    /// How many events were made.
+    /// How many events were made, counted from a random number.
     pub events: u64,
     /// What is to be delivered, in order.
     pub queue: Vec<HookDelivery>,

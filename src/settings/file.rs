@@ -80,7 +80,7 @@ pub(super) fn read(
     target.engine.servers = super::server::servers(&mut root, paths, environment, diagnostics);
     target.engine.policies =
         root.tables("runner", diagnostics).into_iter().filter_map(|table| policy(table, diagnostics)).collect();
-    target.engine.hooks = super::hooks::hooks(&mut root, environment, diagnostics);
+    target.engine.hooks = super::hooks::hooks(&mut root, paths, environment, diagnostics);
     root.finish(diagnostics);
 }
 

@@ -1,12 +1,12 @@
 //! Reads the `[[hook]]` tables: what is run after an event.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::Environment;
 use super::diagnostics::{Diagnostics, Placed};
 use super::secret_source::source;
 use super::table::TableReader;
 use super::variables::proxies;
+use super::{Environment, Paths};
 use crate::hooks::{
     Action, CommandAction, FileOwner, Hook, SignalAction, SignalName, SignalTarget, TIMEOUT, TokenInput, WebhookAction,
     WriteTokenAction,
@@ -26,7 +26,12 @@ const PRIVATE: u32 = 0o600;
 const MAX_NAME_CHARS: usize = 64;
 
 /// Reads all `[[hook]]` tables.
-pub(super) fn hooks(root: &mut TableReader<'_>, environment: &Environment, diagnostics: &mut Diagnostics) -> Vec<Hook> {
+pub(super) fn hooks(
+    root: &mut TableReader<'_>,
+    paths: &Paths,
+    environment: &Environment,
+    diagnostics: &mut Diagnostics,
+) -> Vec<Hook> {
     let mut hooks: Vec<Hook> = Vec::new();
     for table in root.tables("hook", diagnostics) {
         let place = table.place().clone();
@@ -34,9 +39,27 @@ pub(super) fn hooks(root: &mut TableReader<'_>, environment: &Environment, diagn
         if hooks.iter().any(|known| known.name == hook.name) {
             diagnostics.add(&place, format!("two [[hook]] tables have the name `{}`: rename one", hook.name));
         }
+        if let Some(obstacle) = hook.written_file().and_then(|path| owner_of_path(path, paths, &hooks)) {
+            diagnostics.add(&place, format!("`write_token` would replace {obstacle}: name a file of its own"));
+        }
         hooks.push(hook);
     }
     hooks
+}
+
+/// What a file that a hook is to write is already.
+fn owner_of_path(path: &Path, paths: &Paths, hooks: &[Hook]) -> Option<String> {
+    let is_in_state = paths.state_root.as_ref().is_some_and(|root| path.starts_with(root));
+    let other = hooks.iter().find(|hook| hook.written_file() == Some(path));
+    if path == paths.config {
+        Some("config.toml".to_owned())
+    } else if path == paths.agent_config {
+        Some("agent.toml".to_owned())
+    } else if is_in_state {
+        Some("a file in the state directory".to_owned())
+    } else {
+        other.map(|hook| format!("the file of the hook `{}`", hook.name))
+    }
 }
 
 fn hook(mut table: TableReader<'_>, environment: &Environment, diagnostics: &mut Diagnostics) -> Option<Hook> {
@@ -249,7 +272,7 @@ fn listed(keys: &[&str]) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::super::tests::{diagnostics, loaded};
+    use super::super::tests::{diagnostics, loaded, read_text};
     use super::*;
 
     fn hooks_of(text: &str) -> Vec<Hook> {
@@ -303,6 +326,23 @@ mod tests {
 
     fn action_of(keys: &str) -> Action {
         hooks_of(&format!("[[hook]]\nname = \"a\"\n{keys}\n")).remove(0).action
+    }
+
+    #[test]
+    fn a_token_is_written_over_no_file_of_the_agent_or_of_another_hook() {
+        let hook = |name: &str, path: &str| {
+            format!("[[hook]]\nname = \"{name}\"\nrunner = \"x\"\nwrite_token = {{ path = \"{path}\" }}\n")
+        };
+        for (path, expected) in [
+            ("agent.toml", "would replace agent.toml"),
+            ("/etc/gitlab-runner/config.toml", "would replace config.toml"),
+            ("/var/lib/runner-agent/x", "would replace a file in the state directory"),
+            ("/run/other", "would replace the file of the hook `other`"),
+        ] {
+            let root = Environment { is_root: true, ..Environment::default() };
+            let errors = read_text(&(hook("other", "/run/other") + &hook("a", path)), &root).unwrap_err().to_string();
+            assert!(errors.contains(expected), "{path}: {errors}");
+        }
     }
 
     #[test]

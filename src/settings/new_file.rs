@@ -8,9 +8,18 @@ use super::{Environment, Errors, Overrides, Scope, assemble, paths};
 use crate::gitlab::fleet::NewRunnerOwner;
 use crate::model::{RunnerId, RunnerKey, ServerUrl};
 
+/// A new agent.toml.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewFile {
+    /// What it is to do.
+    pub duty: NewDuty,
+    /// The unit whose main process reads config.toml, and gets a signal after each change of a token.
+    pub signal_unit: Option<String>,
+}
+
 /// What a new agent.toml is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NewFile {
+pub enum NewDuty {
     /// Enroll a runner.
     Enrolls(NewEnrollment),
     /// Keep the tokens of these runners in config.toml valid.
@@ -96,12 +105,23 @@ impl NewFile {
     /// The text.
     #[must_use]
     pub fn text(&self) -> String {
-        let body = match self {
-            Self::Enrolls(enrollment) => enrollment.text(),
-            Self::Serves(runners) => served(runners),
+        let body = match &self.duty {
+            NewDuty::Enrolls(enrollment) => enrollment.text(),
+            NewDuty::Serves(runners) => served(runners),
         };
-        format!("{HEAD}\n{body}{TAIL}")
+        format!("{HEAD}\n{body}{TAIL}{}", hook(self.signal_unit.as_deref()))
     }
+}
+
+/// The hook that lets a program beside the agent read a new token at once.
+fn hook(unit: Option<&str>) -> String {
+    let comment = "
+# gitlab-runner looks at config.toml every three seconds, and at once when it gets a HUP. Without the signal it asks for
+# jobs with the former token once or twice after a rotation.
+";
+    let (mark, unit) = unit.map_or(("#", "gitlab-runner.service"), |unit| ("", unit));
+    let unit = quoted(unit);
+    format!("{comment}{mark}[[hook]]\n{mark}name = \"reload\"\n{mark}signal = {{ unit = {unit} }}\n")
 }
 
 impl NewEnrollment {
@@ -281,19 +301,24 @@ mod tests {
         std::fs::write(directory.path().join("template.toml"), "[[runners]]\n").unwrap();
         let overrides = Overrides { agent_config: Some(path), ..Overrides::default() };
         for new in [
-            NewFile::Enrolls(enrollment(NewSource::Create { owner: NewRunnerOwner::Group(7), access_token: file() })),
-            NewFile::Enrolls(enrollment(NewSource::Create { owner: NewRunnerOwner::Instance, access_token: file() })),
-            NewFile::Enrolls(enrollment(NewSource::Created(file()))),
-            NewFile::Enrolls(enrollment(NewSource::Registration(file()))),
-            NewFile::Serves(vec![served.clone(), ServedRunner { name: None, id: None, url: None }]),
-            NewFile::Serves(Vec::new()),
-        ] {
+            NewDuty::Enrolls(enrollment(NewSource::Create { owner: NewRunnerOwner::Group(7), access_token: file() })),
+            NewDuty::Enrolls(enrollment(NewSource::Create { owner: NewRunnerOwner::Instance, access_token: file() })),
+            NewDuty::Enrolls(enrollment(NewSource::Created(file()))),
+            NewDuty::Enrolls(enrollment(NewSource::Registration(file()))),
+            NewDuty::Serves(vec![served.clone(), ServedRunner { name: None, id: None, url: None }]),
+            NewDuty::Serves(Vec::new()),
+        ]
+        .into_iter()
+        .flat_map(|duty| [None, Some("gitlab-runner.service".to_owned())].map(|unit| (duty.clone(), unit)))
+        {
+            let (duty, signal_unit) = new;
+            let new = NewFile { duty, signal_unit };
             let text = new.text();
             check_text(&text, &overrides, &Environment::default()).unwrap_or_else(|error| panic!("{error}\n{text}"));
             assert!(!sets_nothing(&text));
             let all = uncommented(&text).replace("executor = \"shell\"\nexecutor", "executor");
             // An exception needs a selector, which a file without runners cannot give.
-            if new != NewFile::Serves(Vec::new()) {
+            if new.duty != NewDuty::Serves(Vec::new()) {
                 check_text(&all, &overrides, &Environment::default()).unwrap_or_else(|error| panic!("{error}\n{all}"));
             }
         }

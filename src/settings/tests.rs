@@ -891,7 +891,7 @@ pub(super) fn diagnostics(text: &str) -> String {
     read_text(text, &Environment::default()).unwrap_err().to_string()
 }
 
-fn read_text(text: &str, environment: &Environment) -> Result<Settings, Errors> {
+pub(super) fn read_text(text: &str, environment: &Environment) -> Result<Settings, Errors> {
     let mut paths = paths(&Overrides::default(), environment);
     paths.agent_config = "/etc/x/agent.toml".into();
     assemble(&paths, Some(text.to_owned()), &Overrides::default(), environment, Scope::Daemon)

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::blocking::BlockingStore;
@@ -19,6 +20,9 @@ const SCHEMA: u32 = 1;
 /// Ends the name of a file that a command reads a token from. A crash can leave it.
 const TOKEN: &str = ".token";
 
+/// Stands before the number of the process that tests a hook, in the name of such a file.
+const TEST: &str = ".test-";
+
 /// Is there once every runner that was there before the first hook has its file.
 const BEGUN: &str = "begun";
 
@@ -27,7 +31,7 @@ const BEGUN: &str = "begun";
 pub struct HookFilesRead {
     /// The records.
     pub records: Vec<HookRecord>,
-    /// The damaged ones.
+    /// The damaged ones, which are kept under other names.
     pub damaged: Vec<(RunnerKey, Error)>,
     /// Whether every runner that was there before the first hook has its file, so that one without a file is new.
     pub has_begun: bool,
@@ -62,15 +66,23 @@ impl HookFiles {
             for name in names_in(hooks.path())? {
                 let Some(name) = name.to_str() else { continue };
                 let file = FileIn { directory: hooks, name: name.to_owned() };
-                if name.ends_with(TOKEN) {
-                    remove_file(&file)?;
+                if name.ends_with(TOKEN)
+                    && !is_in_use(name)
+                    && let Err(error) = remove_file(&file)
+                {
+                    tracing::warn!(%error, "cannot remove the file that a hook's command has read a token from"
+                    );
                 }
                 read.has_begun |= name == BEGUN;
                 let key = name.strip_suffix(".json").and_then(|key| RunnerKey::try_from(key.to_owned()).ok());
                 let Some(key) = key else { continue };
                 match read_record(&file, key.clone()) {
                     Ok(record) => read.records.extend(record),
-                    Err(error) => read.damaged.push((key, error)),
+                    Err(error @ Error::Record { .. }) => {
+                        set_aside(&file)?;
+                        read.damaged.push((key, error));
+                    }
+                    Err(error) => return Err(error),
                 }
             }
             Ok(read)
@@ -141,6 +153,14 @@ impl HookFiles {
         self.in_hooks(move |hooks| Ok(Some(hooks.path().join(format!("{stem}{TOKEN}"))))).await
     }
 
+    /// As [`HookFiles::token_path`], for a test by this process, while which the file stays.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub async fn token_path_of_test(&self, hook: &str) -> Result<Option<PathBuf>, Error> {
+        self.token_path(format!("{hook}{TEST}{}", std::process::id())).await
+    }
+
     async fn in_hooks<T: Default + Send + 'static>(
         &self,
         work: impl FnOnce(&Rc<OwnDirectory>) -> Result<T, Error> + Send + 'static,
@@ -151,6 +171,21 @@ impl HookFiles {
         };
         self.0.work(work).await
     }
+}
+
+/// Whether the process that tests a hook with this file is at work. Another one may have its number: then the file stays
+/// until that has ended.
+fn is_in_use(name: &str) -> bool {
+    let number = name.strip_suffix(TOKEN).and_then(|stem| stem.rsplit_once(TEST)?.1.parse().ok());
+    number.and_then(Pid::from_raw).is_some_and(|pid| test_kill_process(pid).is_ok())
+}
+
+/// Renames a damaged file. An older one that was damaged is replaced.
+fn set_aside(file: &FileIn<'_>) -> Result<(), Error> {
+    let place = file.place("rename")?;
+    let mut name = place.name().to_owned();
+    name.push(".damaged");
+    place.rename(&place.sibling(name)).map_err(Error::io("rename", &file.path()))
 }
 
 fn file_of<'d>(hooks: &'d OwnDirectory, key: &RunnerKey) -> FileIn<'d> {

@@ -5,10 +5,10 @@
 machine=runner-agent-e2e-$$
 machine_log=$work/machine.log
 
-# make_machine: creates disk and network.
+# make_machine [ROOT]: creates disk and network; the disk is a copy of this root or of that of most scripts.
 make_machine() {
     undo+=(drop_network drop_machine)
-    cp -a --reflink=auto "$(tests/e2e/debian)" "$work/root"
+    cp -a --reflink=auto "${1:-$(tests/e2e/debian)}" "$work/root"
     ip netns add "$machine"
     ip -n "$machine" link set lo up
 }

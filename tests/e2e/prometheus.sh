@@ -34,7 +34,7 @@ has_all() {
         api_requests_total api_request_duration_seconds_count registrations_total config_writes_total \
         clock_skew_seconds build_info token_obtained_timestamp_seconds next_rotation_timestamp_seconds \
         config_last_reload_successful disk_job_seconds_count access_token_expiry_timestamp_seconds \
-        access_token_rotations_total; do
+        access_token_rotations_total hooks_total; do
         eventually has_scraped "runner_agent_$name" || return
     done
 }
@@ -81,6 +81,9 @@ registration_token = { file = "token" }
 [[server]]
 url = "$gitlab_url"
 access_token = { file = "access-token", rotate = true }
+[[hook]]
+name = "e2e"
+command = ["/bin/true"]
 END
 install -m 600 /dev/stdin "$work/access-token" < <(sed -n 's/^access token: //p' "$work/gitlab.log")
 files=(--config "$work/config.toml" --agent-config "$work/agent.toml" --state-dir "$work/state")

@@ -86,7 +86,7 @@ impl Finding {
         let file = without_tokens(&file.to_string_lossy());
         let quoted = format!("`{file}`");
         let message = self.message.replace(&format!("the file {quoted}: "), "");
-        let message = message.replace(&format!("the file {quoted}"), "the file").replace(&quoted, "it");
+        let message = message.replace(&format!("file {quoted}"), "file").replace(&quoted, "it");
         Self { file: Some(file), message, ..self }
     }
 

@@ -75,7 +75,7 @@ fn of_enrollment(enrollment: &Enrollment, error: &SourceError, records: &[Record
     }
 }
 
-fn of_source(message: &str, error: &SourceError, source: &Source) -> Finding {
+pub(super) fn of_source(message: &str, error: &SourceError, source: &Source) -> Finding {
     let finding = match error {
         // systemd passes them to the unit alone.
         SourceError::NoCredential(_) => Finding::note(message),

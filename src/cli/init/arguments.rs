@@ -58,6 +58,10 @@ pub struct InitArguments {
     /// File with exactly one [[runners]], for further keys of the entry
     #[arg(long, value_name = "FILE", help_heading = RUNNER)]
     pub template: Option<PathBuf>,
+    /// Send a HUP to the main process of this systemd unit after each change of a token, so that it reads config.toml at once;
+    /// beside gitlab-runner: gitlab-runner.service
+    #[arg(long, value_name = "UNIT")]
+    pub signal_unit: Option<String>,
     /// Enroll nothing, and serve the runners that config.toml has already
     #[arg(long, conflicts_with_all = ["url", "access_token_file", "token_file", "registration_token_file", "name", "executor", "tag_list", "template", "instance", "group", "project"])]
     pub from_config: bool,

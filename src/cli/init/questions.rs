@@ -18,7 +18,14 @@ pub(super) struct Draft {
     pub(super) tag_list: Option<Vec<String>>,
     /// Whether a template can say the executor.
     pub(super) has_template: bool,
+    /// The unit that gets a signal after each change of a token.
+    pub(super) signal_unit: Option<String>,
+    /// Whether gitlab-runner is here, which could get one.
+    pub(super) may_signal: bool,
 }
+
+/// The unit of gitlab-runner.
+const GITLAB_RUNNER: &str = "gitlab-runner.service";
 
 const SOURCES: &str = "How does the runner get its token?
   1  the agent creates the runner in GitLab, with an access token
@@ -63,8 +70,24 @@ impl Draft {
                 name => unknown_executor(name).map_or_else(|| Ok(Some(name.to_owned())), Err),
             })?;
         }
+        if self.signal_unit.is_none() && self.may_signal {
+            self.signal_unit = ask_signal(terminal)?;
+        }
         Ok(self)
     }
+}
+
+/// Asks for the unit that gets a signal after each change of a token.
+///
+/// # Errors
+/// As [`Terminal::line`].
+pub(super) fn ask_signal<T: Terminal>(terminal: &mut T) -> io::Result<Option<String>> {
+    let question = "gitlab-runner reads a new token within 3 seconds, or at once at a signal. Send one to gitlab-runner.service after each change? Enter yes or no (no):";
+    valid(terminal, question, |text| match text {
+        "yes" | "y" => Ok(Some(GITLAB_RUNNER.to_owned())),
+        "no" | "n" | "" => Ok(None),
+        _ => Err("enter yes or no".to_owned()),
+    })
 }
 
 fn ask_source(terminal: &mut impl Terminal) -> io::Result<NewSource> {
@@ -106,7 +129,16 @@ mod tests {
     use crate::cli::terminal::Script;
 
     fn empty() -> Draft {
-        Draft { url: None, name: None, source: None, executor: None, tag_list: None, has_template: false }
+        Draft {
+            url: None,
+            name: None,
+            source: None,
+            executor: None,
+            tag_list: None,
+            has_template: false,
+            signal_unit: None,
+            may_signal: false,
+        }
     }
 
     #[test]
@@ -134,6 +166,17 @@ mod tests {
     }
 
     #[test]
+    fn a_signal_is_offered_where_gitlab_runner_is() {
+        let answers = ["https://gitlab.example.com", "2", "/root/token", "a", "shell"];
+        let mut script = Script::new(&[&answers[..], &["perhaps", "yes"]].concat());
+        let draft = Draft { may_signal: true, ..empty() }.ask("host-1", &mut script).unwrap();
+        assert_eq!(draft.signal_unit.as_deref(), Some("gitlab-runner.service"));
+        let mut script = Script::new(&[&answers[..], &[""]].concat());
+        let draft = Draft { may_signal: true, ..empty() }.ask("host-1", &mut script).unwrap();
+        assert_eq!(draft.signal_unit, None);
+    }
+
+    #[test]
     fn flags_leave_nothing_to_ask() {
         let given = Draft {
             url: "https://gitlab.example.com".parse().ok(),
@@ -142,6 +185,7 @@ mod tests {
             executor: None,
             tag_list: Some(Vec::new()),
             has_template: true,
+            ..empty()
         };
         let mut script = Script::new(&[]);
         given.ask("host-1", &mut script).unwrap();

@@ -1,7 +1,7 @@
 //! What an event says.
 
 use super::{RunnerSight, Subject};
-use crate::model::{HookEvent, HookKind, RunnerId, Timestamp};
+use crate::model::{Announced, HookEvent, HookKind, RunnerId, Timestamp};
 
 /// The event with its facts and a sentence. `former_id` is the id that was announced last.
 pub(super) fn described(
@@ -31,6 +31,20 @@ pub(super) fn described(
             let error = error.as_deref().unwrap_or_default().replace('\n', "; ");
             bare(format!("agent.toml is invalid, and the settings before it stay in force: {error}"))
         }
+    }
+}
+
+/// The event of a runner that is no longer there. `former` is what was announced of it.
+pub(super) fn lost(event_id: String, former: Announced, at: Timestamp) -> HookEvent {
+    HookEvent {
+        event_id,
+        event: HookKind::Unregistered,
+        at,
+        runner: former.label,
+        runner_id: former.id,
+        url: former.url,
+        expires_at: None,
+        text: "it is no longer in config.toml".to_owned(),
     }
 }
 

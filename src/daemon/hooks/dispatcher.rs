@@ -5,22 +5,28 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
+use super::backlog::Backlog;
+use super::gone::Gone;
 use super::lanes::Lanes;
 use super::member::{Former, Member};
-use super::{HookMessage, Sighting};
+use super::{HookMessage, Sighting, Subject};
 use crate::error_chain::chain;
 use crate::hooks::{Delivery, Hook, HookError};
 use crate::lifecycle::Fraction;
 use crate::lifecycle::hooks::{is_given_up, retry_delay};
-use crate::model::{HookDelivery, RunnerKey};
+use crate::model::{HookDelivery, RunnerKey, Timestamp};
 use crate::secret::{Digest, Token, random_bits};
 use crate::status::{Counters, HookOutcome};
 use crate::store::{Error, HookFiles, HookFilesRead};
+
+/// When the files are read again that could not be read.
+const READ_RETRY: Duration = Duration::from_secs(10);
 
 /// Finds events and delivers them.
 pub(in super::super) struct Dispatcher {
@@ -34,7 +40,13 @@ pub(in super::super) struct Dispatcher {
     has_begun: bool,
     /// The runners that make no event when they are seen first.
     there: BTreeSet<RunnerKey>,
+    /// Those that may be gone.
+    gone: Gone,
     members: BTreeMap<RunnerKey, Member>,
+    /// What was seen before the files were read.
+    backlog: Backlog,
+    /// When their next reading is.
+    read_at: Option<Instant>,
     lanes: Lanes,
     attempts: JoinSet<Attempt>,
     /// What is under way, by its task.
@@ -62,7 +74,10 @@ impl Dispatcher {
             is_loaded: false,
             has_begun: false,
             there: BTreeSet::new(),
+            gone: Gone::default(),
             members: BTreeMap::new(),
+            backlog: Backlog::default(),
+            read_at: None,
             lanes: Lanes::default(),
             attempts: JoinSet::new(),
             under_way: HashMap::new(),
@@ -79,83 +94,150 @@ impl Dispatcher {
             if is_idle {
                 return;
             }
-            let next = self.lanes.next_due();
+            let next = [self.lanes.next_due(), self.gone.next_due(), self.read_at].into_iter().flatten().min();
             tokio::select! {
                 biased;
-                () = reached(self.deadline) => return,
+                () = reached(self.deadline) => return self.log_cut_off(),
                 message = self.inbox.recv() => match message {
                     Some(message) => self.receive(message).await,
                     None => return,
                 },
                 Some(ended) = self.attempts.join_next_with_id() => self.take(ended).await,
-                () = reached(next) => {}
+                () = reached(next) => self.look_at_the_time().await,
             }
         }
     }
 
-    async fn receive(&mut self, message: HookMessage) {
+    fn log_cut_off(&self) {
+        for (_, HookDelivery { hook, event, .. }) in self.under_way.values() {
+            let (runner, kind) = (event.runner.as_deref().unwrap_or_default(), event.event.as_str());
+            tracing::warn!(
+                hook,
+                runner,
+                event = kind,
+                event_id = event.event_id,
+                "the end of the agent ends a hook: the next start runs it again"
+            );
+        }
+    }
+
+    pub(super) async fn receive(&mut self, message: HookMessage) {
         match message {
             HookMessage::Hooks(hooks) => self.take_hooks(hooks).await,
-            HookMessage::There(keys) => self.expect(keys).await,
-            HookMessage::Seen(sighting) => self.see(*sighting).await,
-            HookMessage::Dismissed(key) => {
-                if let Some(member) = self.members.get_mut(&key) {
-                    member.is_dismissed = true;
-                    self.forget_if_done(&key).await;
-                }
-                self.note_seen(&key).await;
-            }
             HookMessage::Stop(deadline) => self.deadline = Some(deadline),
+            HookMessage::There(keys, now) if self.is_loaded => self.expect(keys, now).await,
+            HookMessage::Seen(sighting) if self.is_loaded => self.see(*sighting).await,
+            HookMessage::Dismissed(key, now) if self.is_loaded => self.dismiss(key, now).await,
+            HookMessage::There(keys, now) => self.backlog.there = Some((keys, now)),
+            HookMessage::Seen(sighting) => self.backlog.see(*sighting),
+            HookMessage::Dismissed(key, now) => {
+                self.backlog.dismissed.insert(key, now);
+            }
         }
     }
 
-    /// Takes the hooks of new settings. What was announced while there were none is of no use any more.
+    pub(super) async fn look_at_the_time(&mut self) {
+        let now = Instant::now();
+        if self.read_at.is_some_and(|at| at <= now) {
+            self.load().await;
+        }
+        while let Some((key, at)) = self.gone.take_due(now) {
+            if let Some(member) = self.members.get_mut(&key) {
+                member.lose(&key, at, &self.hooks, &self.lanes);
+                self.line_up(&key, LineUp::Untried);
+                self.save(&key).await;
+                self.forget_if_done(&key).await;
+            }
+        }
+    }
+
+    /// Takes the hooks of new settings.
     async fn take_hooks(&mut self, hooks: Arc<[Hook]>) {
         self.hooks = hooks;
         for hook in &*self.hooks {
             self.counters.expect_hook(&hook.name);
         }
-        if self.hooks.is_empty() {
-            let removed = self.files.remove_all().await;
-            self.note_disk(removed);
-            (self.members, self.there, self.lanes) = (BTreeMap::new(), BTreeSet::new(), Lanes::default());
-            (self.is_loaded, self.has_begun) = (false, false);
-            return;
-        }
         if !self.is_loaded {
-            self.is_loaded = true;
-            self.load().await;
+            if self.hooks.is_empty() {
+                // What was announced before is of no use any more.
+                let removed = self.files.remove_all().await;
+                self.note_disk(removed);
+                (self.read_at, self.backlog) = (None, Backlog::default());
+            } else {
+                self.load().await;
+            }
+            return;
         }
         self.members.values_mut().for_each(Member::forget_looks);
         // A mistake in the settings may be corrected: what waits is tried now.
         let waiting = self.members.iter().filter(|(_, member)| !member.is_idle());
         for key in waiting.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
-            self.drop_orphans(&key).await;
+            self.drop_unwanted(&key).await;
             self.line_up(&key, LineUp::All);
         }
     }
 
+    /// Reads the files. Nothing is written before they could be read: it would replace what they hold.
     async fn load(&mut self) {
         let HookFilesRead { records, damaged, has_begun } = match self.files.read().await {
             Ok(read) => read,
             Err(error) => {
-                self.note_disk(Err(error));
+                if self.read_at.is_none() {
+                    tracing::error!(
+                        error = chain(&error),
+                        "no hook runs: what they are to be run for cannot be read; trying again"
+                    );
+                }
+                self.read_at = Some(Instant::now() + READ_RETRY);
                 return;
             }
         };
-        self.has_begun = has_begun;
+        (self.is_loaded, self.has_begun, self.read_at) = (true, has_begun, None);
         for (key, error) in damaged {
             tracing::error!(
                 error = chain(&error),
-                "what a hook was to be run for is lost with a damaged file: the present state counts as announced"
+                "what a hook was to be run for is lost with a damaged file, which is kept under another name: the present state counts as announced"
             );
             self.there.insert(key);
         }
         self.members = records.into_iter().map(Member::stored).collect();
+        for key in self.members.keys().cloned().collect::<Vec<_>>() {
+            self.drop_unwanted(&key).await;
+            self.line_up(&key, LineUp::All);
+        }
+        let Backlog { there, seen, dismissed } = std::mem::take(&mut self.backlog);
+        if let Some((keys, now)) = there {
+            self.expect(keys, now).await;
+        }
+        for sighting in seen.into_values() {
+            self.see(sighting).await;
+        }
+        for (key, now) in dismissed {
+            self.dismiss(key, now).await;
+        }
     }
 
-    /// These runners were there before the first hook: they are not announced.
-    async fn expect(&mut self, keys: BTreeSet<RunnerKey>) {
+    async fn dismiss(&mut self, key: RunnerKey, now: Timestamp) {
+        if let Some(member) = self.members.get_mut(&key) {
+            member.is_dismissed = true;
+            if member.has_token() {
+                self.gone.note(key.clone(), now);
+            }
+            self.forget_if_done(&key).await;
+        }
+        self.note_seen(&key).await;
+    }
+
+    /// These runners are there. If that is before the first hook, they are not announced. Others that have a file may be
+    /// gone.
+    async fn expect(&mut self, keys: BTreeSet<RunnerKey>, now: Timestamp) {
+        let absent = self
+            .members
+            .iter()
+            .filter(|(key, member)| member.is_of_runner() && member.has_token() && !keys.contains(key));
+        for key in absent.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            self.gone.note(key, now);
+        }
         if !self.has_begun {
             self.there.extend(keys.into_iter().filter(|key| !self.members.contains_key(key)));
             self.begin_if_all_are_seen().await;
@@ -182,6 +264,8 @@ impl Dispatcher {
     async fn see(&mut self, sighting: Sighting) {
         let key = sighting.key.clone();
         let former = if self.there.contains(&key) { Former::There } else { Former::Announced };
+        self.gone.forget(&key);
+        self.follow(&sighting).await;
         let member = self.members.entry(key.clone()).or_default();
         let change = member.see(&sighting, former, &self.hooks, &self.lanes);
         for HookDelivery { hook, event, .. } in &change.dropped {
@@ -200,6 +284,27 @@ impl Dispatcher {
             self.save(&key).await;
         }
         self.note_seen(&key).await;
+    }
+
+    /// A runner that is seen first may be one that was there under another key: it is the same one.
+    async fn follow(&mut self, Sighting { key, subject, .. }: &Sighting) {
+        let Subject::Runner(sight) = subject else { return };
+        if self.members.contains_key(key) {
+            return;
+        }
+        let former = self.gone.keys().find(|gone| self.members.get(gone).is_some_and(|member| member.is_same(sight)));
+        let Some(former) = former.cloned() else { return };
+        self.gone.forget(&former);
+        if let Some(member) = self.members.remove(&former) {
+            for hook in member.wanted_hooks() {
+                self.lanes.withdraw(&hook, &former);
+            }
+            self.members.insert(key.clone(), member);
+            // A crash in between leaves both, and the former one is gone after that.
+            self.save(key).await;
+            let removed = self.files.remove(former).await;
+            self.note_disk(removed);
+        }
     }
 
     /// Has the hooks run for a member that something is to be delivered about.
@@ -227,7 +332,8 @@ impl Dispatcher {
             let hook = self.hooks.iter().find(|hook| hook.name == name);
             let found = hook
                 .zip(self.members.get(&key))
-                .and_then(|(hook, member)| Some((hook, member, member.next_for(&name)?)));
+                .and_then(|(hook, member)| Some((hook, member, member.next_for(&name)?)))
+                .filter(|(hook, _, delivery)| hook.still_wants(&delivery.event));
             let Some((hook, member, delivery)) = found else {
                 self.lanes.end(&name, &key);
                 continue;
@@ -254,23 +360,23 @@ impl Dispatcher {
         self.conclude(attempt).await;
     }
 
-    /// Drops what is for hooks that the settings no longer have.
-    async fn drop_orphans(&mut self, key: &RunnerKey) {
+    /// Drops what no hook of the settings wants any more.
+    async fn drop_unwanted(&mut self, key: &RunnerKey) {
         let Some(member) = self.members.get_mut(key) else { return };
-        let mut is_dropped = false;
-        for hook in member.wanted_hooks() {
-            if self.hooks.iter().any(|known| known.name == hook) {
-                continue;
-            }
-            let events = member.drop_all_for(&hook);
-            self.lanes.withdraw(&hook, key);
-            tracing::warn!(hook, events, "the settings no longer have a hook: its events are dropped");
-            is_dropped = true;
+        let dropped = member.drop_unwanted(&self.hooks);
+        if dropped.is_empty() {
+            return;
         }
-        if is_dropped {
-            self.save(key).await;
-            self.forget_if_done(key).await;
+        for (hook, events) in &dropped {
+            self.lanes.withdraw(hook, key);
+            tracing::warn!(
+                hook,
+                events,
+                "the settings no longer have this hook for events that have waited for it: they are dropped"
+            );
         }
+        self.save(key).await;
+        self.forget_if_done(key).await;
     }
 
     /// Notes what has come of an attempt, and says when the next one is.

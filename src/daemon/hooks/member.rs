@@ -1,19 +1,19 @@
 //! What is known of a runner, an access token, or the settings, and what is to be delivered about it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::describe::described;
+use super::describe::{described, lost};
 use super::lanes::Lanes;
 use super::{RunnerSight, Sighting, Subject};
 use crate::hooks::Hook;
 use crate::lifecycle::hooks::{MOST_QUEUED, access_events, announced_runner, event_id, runner_events, settings_events};
 use crate::model::{Announced, HookDelivery, HookEvent, HookKind, HookRecord, RunnerKey, Timestamp};
-use crate::secret::{Digest, Token};
+use crate::secret::{Digest, Token, random_bits};
 
 /// A runner, an access token, or the settings.
-#[derive(Default)]
 pub(super) struct Member {
     announced: Option<Announced>,
+    /// Counts the events, from a random number: the ids of another member, or of one that was forgotten, differ.
     events: u64,
     /// What is to be delivered, in order.
     queue: Vec<HookDelivery>,
@@ -46,6 +46,23 @@ pub(super) struct Change {
     pub(super) dropped: Vec<HookDelivery>,
 }
 
+impl Default for Member {
+    fn default() -> Self {
+        let random = [random_bits(), random_bits()].map(u64::from);
+        Self {
+            announced: None,
+            // Room for counting.
+            events: (random[0] << 31) ^ random[1],
+            queue: Vec::new(),
+            token: None,
+            is_seen: false,
+            is_own: false,
+            is_dismissed: false,
+            looked_at: BTreeSet::new(),
+        }
+    }
+}
+
 impl Member {
     /// One that was written, and its key.
     pub(super) fn stored(HookRecord { key, announced, events, queue }: HookRecord) -> (RunnerKey, Self) {
@@ -73,16 +90,33 @@ impl Member {
             self.events += 1;
             let event_id = event_id(key, self.events, kind, announced.token);
             let event = described(event_id, kind, subject, former_id, *now);
-            for hook in hooks.iter().filter(|hook| hook.is_for(&event)) {
-                let is_running = lanes.is_running(&hook.name, key);
-                change.dropped.extend(self.push(hook, event.clone(), is_running));
-            }
+            change.dropped.extend(self.queue_for_all(key, &event, hooks, lanes));
         }
         if let Subject::Runner(sight) = subject {
             self.look_after_files(hooks, key, sight, *now);
         }
         self.announced = Some(announced);
         change
+    }
+
+    /// The runner is gone without having been unregistered before the agent's eyes.
+    pub(super) fn lose(&mut self, key: &RunnerKey, at: Timestamp, hooks: &[Hook], lanes: &Lanes) {
+        let Some(former) = self.announced.replace(Announced::default()) else { return };
+        self.events += 1;
+        let event = lost(event_id(key, self.events, HookKind::Unregistered, former.token), former, at);
+        (self.token, self.is_seen, self.is_dismissed) = (None, true, true);
+        self.queue_for_all(key, &event, hooks, lanes);
+    }
+
+    fn queue_for_all(
+        &mut self,
+        key: &RunnerKey,
+        event: &HookEvent,
+        hooks: &[Hook],
+        lanes: &Lanes,
+    ) -> Vec<HookDelivery> {
+        let wanting = hooks.iter().filter(|hook| hook.is_for(event));
+        wanting.filter_map(|hook| self.push(hook, event.clone(), lanes.is_running(&hook.name, key))).collect()
     }
 
     /// What is announced once this was seen, and the events that lead there.
@@ -92,7 +126,9 @@ impl Member {
             Subject::Runner(sight) => {
                 let nothing = Announced::default();
                 let known = known.or((former == Former::Announced).then_some(&nothing));
-                (announced_runner(known, &sight.seen), runner_events(known, &sight.seen))
+                let (label, url) = (Some(sight.label.clone()), Some(sight.url.clone()));
+                let announced = Announced { label, url, ..announced_runner(known, &sight.seen) };
+                (announced, runner_events(known, &sight.seen))
             }
             Subject::AccessToken { token, rotations, .. } => {
                 let events = access_events(known, *token, *rotations);
@@ -165,11 +201,17 @@ impl Member {
         self.queue.iter().find(|delivery| delivery.hook == hook)
     }
 
-    /// Drops what is for a hook. Returns the number of events.
-    pub(super) fn drop_all_for(&mut self, hook: &str) -> usize {
-        let before = self.queue.len();
-        self.queue.retain(|delivery| delivery.hook != hook);
-        before - self.queue.len()
+    /// Drops what no hook wants any more. Returns the numbers of events by hook.
+    pub(super) fn drop_unwanted(&mut self, hooks: &[Hook]) -> BTreeMap<String, usize> {
+        let mut dropped = BTreeMap::new();
+        self.queue.retain(|HookDelivery { hook: name, event, .. }| {
+            let is_wanted = hooks.iter().any(|hook| hook.name == *name && hook.still_wants(event));
+            if !is_wanted {
+                *dropped.entry(name.clone()).or_default() += 1;
+            }
+            is_wanted
+        });
+        dropped
     }
 
     /// Takes a delivery that has ended out of the queue, or notes how often it was tried. Returns whether it was there.
@@ -189,10 +231,29 @@ impl Member {
         self.queue.is_empty()
     }
 
+    /// Whether a token was announced.
+    pub(super) fn has_token(&self) -> bool {
+        self.announced.as_ref().is_some_and(|announced| announced.token.is_some())
+    }
+
+    /// Whether it is a runner.
+    pub(super) fn is_of_runner(&self) -> bool {
+        self.announced.as_ref().is_some_and(|announced| announced.label.is_some())
+    }
+
+    /// Whether a runner that was seen first under another key is this one.
+    pub(super) fn is_same(&self, sight: &RunnerSight) -> bool {
+        let Some(announced) = self.announced.as_ref().filter(|announced| announced.token.is_some()) else {
+            return false;
+        };
+        let has_name = announced.label.as_ref() == Some(&sight.label) && announced.url.as_ref() == Some(&sight.url);
+        let can_have_id = announced.id.is_none() || sight.seen.id.is_none() || announced.id == sight.seen.id;
+        announced.token == sight.seen.token || (has_name && can_have_id)
+    }
+
     /// Whether it is gone and has nothing left to deliver: it may be registered anew.
     pub(super) fn is_done(&self) -> bool {
-        let has_token = self.announced.as_ref().is_some_and(|announced| announced.token.is_some());
-        self.is_dismissed && self.queue.is_empty() && !has_token
+        self.is_dismissed && self.queue.is_empty() && !self.has_token()
     }
 }
 
@@ -286,9 +347,7 @@ mod tests {
             assert_eq!(change.dropped, [], "nothing is lost");
         }
         assert_eq!(kinds(&member), [HookKind::Rotated]);
-        assert_eq!(
-            member.queue[0].event.event_id,
-            event_id(&key(), 3, HookKind::Rotated, member.announced.unwrap().token)
-        );
+        let token = Some(Token::parse("glrt-c").unwrap().digest());
+        assert_eq!(member.queue[0].event.event_id, event_id(&key(), member.events, HookKind::Rotated, token));
     }
 }

@@ -69,7 +69,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         self.config = Rc::new(config);
         self.files.feed.publish(&self.config);
         self.shared.hooks.publish(&self.config);
-        self.shared.hooks.note_present(self.roster.keys().cloned());
+        self.shared.hooks.note_present(self.roster.keys().cloned(), self.shared.engine.now());
         self.has_new_settings = true;
         self.expect_enrolled();
         self.secrets = Rc::new(Secrets::read(&self.config, &self.secrets));

@@ -172,3 +172,30 @@ fn check_beside_a_daemon_names_it_and_leaves_its_address_alone() {
     );
     daemon.stop(Signal::QUIT).exits(0);
 }
+
+#[test]
+fn check_names_what_stands_in_the_way_of_a_hook() {
+    let sandbox = sandbox();
+    sandbox.write_with_mode("bin/open", "#!/bin/sh\n", 0o777);
+    fs::create_dir(sandbox.path("out")).unwrap();
+    let root = sandbox.root().display().to_string();
+    let hooks = format!(
+        "[[hook]]\nname = \"open\"\ncommand = [\"{root}/bin/open\"]\n\
+         [[hook]]\nname = \"absent\"\ncommand = [\"{root}/bin/absent\"]\n\
+         [[hook]]\nname = \"chat\"\nwebhook = \"https://hooks.example.com\"\nsecret = {{ file = \"no-key\" }}\n\
+         [[hook]]\nname = \"file\"\nrunner = \"bulid-1\"\nwrite_token = {{ path = \"out/token\", owner = \"no-such-user\" }}\n\
+         [[hook]]\nname = \"early\"\nrunner = \"build-1\"\nwrite_token = {{ path = \"run-later/token\" }}\n\
+         [[hook]]\nname = \"pid\"\nsignal = {{ pid_file = \"no.pid\" }}\n\
+         [[hook]]\nname = \"good\"\nrunner = [\"build-1\", \"found\"]\ncommand = [\"/bin/true\"]\n"
+    );
+    sandbox.write("agent.toml", &format!("{}{hooks}", sandbox.read("agent.toml")));
+    let done = sandbox.run(&["check", "-o", "json"]);
+    done.exits(4);
+    let of_hooks = |severity: &str| -> Vec<String> {
+        let all = findings(&done, severity).into_iter().map(|(file, _, message)| format!("{file}: {message}"));
+        all.filter(|text| text.contains("the hook")).map(|text| text.replace(&root, "ROOT")).collect()
+    };
+    insta::assert_snapshot!("check-hooks-errors", of_hooks("error").join("\n"));
+    insta::assert_snapshot!("check-hooks-warnings", of_hooks("warning").join("\n"));
+    assert!(sandbox.gitlab.requests().is_empty());
+}

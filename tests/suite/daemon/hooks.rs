@@ -61,6 +61,18 @@ fn an_unregistration_at_a_stop_is_announced_before_the_end() {
 }
 
 #[test]
+fn a_pass_waits_for_a_hook_and_a_stop_says_which_one_it_ends() {
+    let sandbox = with_hook("", "", &format!("sleep 6; {NOTE}"));
+    sandbox.run(&["run", "--once"]).exits(0);
+    assert_eq!(lines(&sandbox)[0][0], "registered");
+    let sandbox = with_hook("", "", &format!("{NOTE}; sleep 60"));
+    let daemon = sandbox.start(&["run"]);
+    sandbox.wait("the hook", |sandbox| lines(sandbox).len() == 1);
+    let log = daemon.stop(Signal::QUIT).stderr;
+    assert!(log.contains("the end of the agent ends a hook: the next start runs it again"), "{log}");
+}
+
+#[test]
 fn an_event_that_a_kill_has_cut_off_comes_again_with_its_id() {
     let hangs_once = format!("{NOTE}; mkdir $D/hung && sleep 60; true");
     let sandbox = with_hook("", "", &hangs_once);

@@ -5,7 +5,7 @@ use std::fs;
 
 use runner_agent::settings::{Environment, Errors, Overrides, Settings, load};
 
-use super::document::{Page, code, page};
+use super::document::{Page, code, page, root};
 
 /// The tables of agent.toml that occur once and have defaults.
 const SINGLE: [&str; 7] = ["verify", "rotate", "recover", "shutdown", "timing", "gitlab", "http"];
@@ -36,6 +36,32 @@ fn the_packaged_agent_toml_sets_nothing_and_shows_every_key() {
     let (shown, documented): (toml::Table, toml::Table) = (shown.parse().unwrap(), example().parse().unwrap());
     for name in SINGLE {
         assert_eq!(shown[name], documented[name], "[{name}]");
+    }
+}
+
+#[test]
+fn the_agent_toml_of_each_manifest_is_accepted() {
+    let manifests = root().join("packaging/kubernetes");
+    for overlay in ["", "chart/single", "chart/kubernetes", "chart/etcd"] {
+        let path = manifests.join(overlay).join("agent.toml");
+        // The template of the chart is in the pod alone.
+        let text = fs::read_to_string(&path).unwrap().replace("/configmaps/config.template.toml", "docker.toml");
+        assert_is_accepted(path.to_str().unwrap(), &text);
+    }
+}
+
+#[test]
+fn the_ansible_role_has_a_variable_for_each_table() {
+    let role = root().join("packaging/ansible/roles/runner_agent");
+    let page = root().join("packaging/docs/ansible.md");
+    let files = ["defaults/main.yml", "vars/main.yml", "meta/argument_specs.yml"].map(|file| role.join(file));
+    for file in files.iter().chain([&page]) {
+        let text = fs::read_to_string(file).unwrap();
+        let words: BTreeSet<_> = text.split(|it: char| it != '_' && !it.is_ascii_alphanumeric()).collect();
+        for name in SINGLE.into_iter().chain([STORE]).chain(REPEATED) {
+            let variable = format!("runner_agent_{name}");
+            assert!(words.contains(variable.as_str()), "{}: no {variable}", file.display());
+        }
     }
 }
 
