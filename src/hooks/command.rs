@@ -202,6 +202,26 @@ mod tests {
         assert_eq!(run_in_time("echo a; sleep 5 & exit 0").await, said("a"));
     }
 
+    #[tokio::test]
+    async fn the_file_for_the_token_is_removed_if_the_attempt_is_cancelled() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.token");
+        let (token, event) = (Token::parse("secret-of-a-runner").unwrap(), HookEvent::sample());
+        let delivery =
+            Delivery { event: &event, token: Some(&token), known_token: None, token_path: Some(&path), is_own: true };
+        let hook = hook(TokenInput::File, "sleep 60", Duration::from_secs(60));
+        let until = async |is_there: bool| {
+            while path.exists() != is_there {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            ended = hook.run(delivery) => panic!("{ended:?}"),
+            () = until(true) => {}
+        }
+        until(false).await;
+    }
+
     #[test]
     fn control_characters_in_a_runners_name_are_replaced_in_variables() {
         let hook = hook(TokenInput::None, "", Duration::from_secs(60));
