@@ -1,5 +1,6 @@
 //! Tells the dispatcher of hooks what is seen: runners, access tokens, and the settings. Nothing waits for it.
 
+mod attempt;
 mod backlog;
 mod describe;
 mod dispatcher;

@@ -11,17 +11,18 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
+use super::attempt::{Attempt, Task};
 use super::backlog::Backlog;
 use super::gone::Gone;
 use super::lanes::Lanes;
 use super::member::{Former, Member};
 use super::{HookMessage, Sighting, Subject};
 use crate::error_chain::chain;
-use crate::hooks::{Delivery, Hook, HookError};
+use crate::hooks::{Hook, HookError};
 use crate::lifecycle::Fraction;
 use crate::lifecycle::hooks::{is_given_up, retry_delay};
 use crate::model::{HookDelivery, RunnerKey, Timestamp};
-use crate::secret::{Digest, Token, random_bits};
+use crate::secret::random_bits;
 use crate::status::{Counters, HookOutcome};
 use crate::store::{Error, HookFiles, HookFilesRead};
 
@@ -55,13 +56,6 @@ pub(in super::super) struct Dispatcher {
     deadline: Option<Instant>,
     /// Why the disk takes nothing, which is logged once.
     disk_error: Option<String>,
-}
-
-/// What has come of an attempt.
-struct Attempt {
-    key: RunnerKey,
-    delivery: HookDelivery,
-    result: Result<String, HookError>,
 }
 
 impl Dispatcher {
@@ -338,10 +332,14 @@ impl Dispatcher {
                 self.lanes.end(&name, &key);
                 continue;
             };
-            let token = member.token.clone().filter(|_| hook.takes_token());
             let delivery = delivery.clone();
-            let task =
-                Task { key: key.clone(), hook: hook.clone(), delivery: delivery.clone(), token, is_own: member.is_own };
+            let task = Task {
+                key: key.clone(),
+                hook: hook.clone(),
+                delivery: delivery.clone(),
+                token: member.token.clone(),
+                is_own: member.is_own,
+            };
             let begun = self.attempts.spawn(task.run(self.files.clone()));
             self.under_way.insert(begun.id(), (key, delivery));
         }
@@ -470,42 +468,6 @@ impl Dispatcher {
             tracing::warn!(error, "cannot keep what hooks are run for: after a crash, events may come again");
         }
         self.disk_error = error;
-    }
-}
-
-/// An attempt to make.
-struct Task {
-    key: RunnerKey,
-    hook: Hook,
-    delivery: HookDelivery,
-    /// The present token, if the hook takes it.
-    token: Option<Token>,
-    is_own: bool,
-}
-
-impl Task {
-    async fn run(self, files: HookFiles) -> Attempt {
-        let result = self.result(files).await;
-        Attempt { key: self.key, delivery: self.delivery, result }
-    }
-
-    async fn result(&self, files: HookFiles) -> Result<String, HookError> {
-        let path = if self.hook.takes_token_path() {
-            // Of one runner and hook, one attempt is made at a time.
-            let stem = Digest::of(format!("{}\n{}", self.key, self.hook.name).as_bytes()).to_hex();
-            files.token_path(stem).await.map_err(|error| HookError::Passing(chain(&error).to_string()))?
-        } else {
-            None
-        };
-        let Self { delivery, token, is_own, .. } = self;
-        let delivery = Delivery {
-            event: &delivery.event,
-            token: token.as_ref(),
-            known_token: None,
-            token_path: path.as_deref(),
-            is_own: *is_own,
-        };
-        self.hook.run(delivery).await
     }
 }
 

@@ -1,0 +1,55 @@
+//! One attempt of a hook, in a task of its own.
+
+use tokio::time::timeout;
+
+use crate::error_chain::chain;
+use crate::hooks::{Delivery, Hook, HookError};
+use crate::model::{HookDelivery, RunnerKey};
+use crate::secret::{Digest, Token};
+use crate::store::HookFiles;
+
+/// An attempt to make.
+pub(super) struct Task {
+    pub(super) key: RunnerKey,
+    pub(super) hook: Hook,
+    pub(super) delivery: HookDelivery,
+    /// The runner's present token.
+    pub(super) token: Option<Token>,
+    /// Whether the runner is enrolled.
+    pub(super) is_own: bool,
+}
+
+/// What has come of an attempt.
+pub(super) struct Attempt {
+    pub(super) key: RunnerKey,
+    pub(super) delivery: HookDelivery,
+    pub(super) result: Result<String, HookError>,
+}
+
+impl Task {
+    pub(super) async fn run(self, files: HookFiles) -> Attempt {
+        let result = self.result(files).await;
+        Attempt { key: self.key, delivery: self.delivery, result }
+    }
+
+    async fn result(&self, files: HookFiles) -> Result<String, HookError> {
+        let Self { key, hook, delivery, token, is_own } = self;
+        let token_path = if hook.takes_token_path() {
+            // Of one runner and hook, one attempt is made at a time.
+            let stem = Digest::of(format!("{key}\n{}", hook.name).as_bytes()).to_hex();
+            let found = timeout(hook.timeout, files.token_path(stem)).await;
+            let found = found.map_err(|_| HookError::Passing("the state directory does not answer".to_owned()))?;
+            found.map_err(|error| HookError::Passing(chain(&error).to_string()))?
+        } else {
+            None
+        };
+        let delivery = Delivery {
+            event: &delivery.event,
+            token: token.as_ref().filter(|_| hook.takes_token()),
+            known_token: token.as_ref(),
+            token_path: token_path.as_deref(),
+            is_own: *is_own,
+        };
+        hook.run(delivery).await
+    }
+}
