@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use test_support::{Output, PATIENCE};
 
 use super::access_token;
+use super::hooks;
 use super::oracle::check;
 use super::sandbox::FaultSandbox;
 use super::strace::{self, Call, Injection};
@@ -223,6 +224,9 @@ impl Case {
         }
         if self.work == Work::AccessToken {
             return access_token::recover(sandbox);
+        }
+        if self.work == Work::Hooks {
+            return hooks::recover(sandbox);
         }
         self.recover(sandbox)?;
         self.work.repeat(sandbox).map_err(|lost| format!("after a repetition: {lost}"))

@@ -16,6 +16,7 @@
 
 mod access_token;
 mod case;
+mod hooks;
 mod oracle;
 mod sandbox;
 mod strace;

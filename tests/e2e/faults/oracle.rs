@@ -133,9 +133,16 @@ fn is_fixed(path: &str) -> bool {
         Some(("runners", ".probe")) => true,
         Some(("runners", name)) => is_fixed_of_runner(name),
         Some(("access", ".probe")) => true,
+        Some(("hooks", name)) => is_fixed_of_hooks(name),
         Some(("access", name)) => name.contains("access-token@") && is_fixed_of_runner(name),
         Some(_) => false,
     }
+}
+
+/// Whether this is a known file of the hooks; one with a token is not.
+fn is_fixed_of_hooks(name: &str) -> bool {
+    let stem = name.strip_prefix('.').and_then(|name| name.strip_suffix(".runner-agent.tmp")).unwrap_or(name);
+    stem == "begun" || ["build-1.json", "settings@agent.json"].contains(&stem) || stem.starts_with("access-token@")
 }
 
 fn is_fixed_beside_config(path: &str) -> bool {
@@ -151,6 +158,8 @@ fn is_fixed_beside_config(path: &str) -> bool {
         ".access-token.rotating",
         ".access-token.runner-agent.tmp",
         "..access-token.rotating.runner-agent.tmp",
+        "written",
+        ".written.runner-agent.tmp",
     ];
     names.iter().any(|name| path.strip_prefix("config/") == Some(name))
 }

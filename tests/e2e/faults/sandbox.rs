@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use fake_gitlab::{Gitlab, NewAccessToken, Scope};
 use test_support::{Capture, Process, Sandbox};
 
+use super::hooks;
 use super::work::Work;
 use crate::BINARY;
 
@@ -57,7 +58,11 @@ impl FaultSandbox {
         };
         let server = format!("[[server]]\nurl = \"{url}\"\naccess_token = {{ file = {file} }}\n");
         let enrollment = sandbox.enrollment("build-1", "registration_token = { file = \"token\" }");
-        let enrollment = if work.is_enrolling() { enrollment } else { String::new() };
+        let enrollment = match work {
+            Work::Hooks => hooks::settings(&sandbox),
+            _ if work.is_enrolling() => enrollment,
+            _ => String::new(),
+        };
         sandbox.write("agent.toml", &format!("{TIMING}{server}{enrollment}"));
         Self { sandbox, logs: Mutex::default(), mounted, access_token }
     }

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use rustix::process::Signal;
 use test_support::{Output, PATIENCE, Process};
 
+use super::hooks;
 use super::oracle::{Goal, check};
 use super::sandbox::FaultSandbox;
 use super::strace::{self, Injection};
@@ -39,6 +40,8 @@ pub(crate) enum Work {
     AccessToken,
     /// `run --once` with a token that is due for rotation.
     Once,
+    /// The same for a runner that hooks are run for.
+    Hooks,
     /// `unregister`, one shot.
     Unregister,
     /// The shutdown of a daemon that unregisters its enrolled runners.
@@ -54,12 +57,13 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Register,
         Self::Enroll,
         Self::Rotate,
         Self::AccessToken,
         Self::Once,
+        Self::Hooks,
         Self::Unregister,
         Self::Shutdown,
         Self::ReplayRegister,
@@ -75,6 +79,7 @@ impl Work {
             Self::Rotate => "rotate",
             Self::AccessToken => "access-token",
             Self::Once => "once",
+            Self::Hooks => "hooks",
             Self::Unregister => "unregister",
             Self::Shutdown => "shutdown",
             Self::ReplayRegister => "replay-register",
@@ -88,7 +93,7 @@ impl Work {
     pub(crate) fn endpoint(self) -> Option<Endpoint> {
         match self {
             Self::Register | Self::Enroll => Some(Endpoint::Register),
-            Self::Rotate | Self::Once => Some(Endpoint::Reset),
+            Self::Rotate | Self::Once | Self::Hooks => Some(Endpoint::Reset),
             Self::AccessToken => Some(Endpoint::RotateAccessToken),
             Self::Unregister | Self::Shutdown => Some(Endpoint::Delete),
             Self::ReplayLost => Some(Endpoint::ResetById),
@@ -115,6 +120,7 @@ impl Work {
             Self::Enroll
             | Self::Rotate
             | Self::Once
+            | Self::Hooks
             | Self::Shutdown
             | Self::ReplayRegister
             | Self::ReplayRotate
@@ -131,6 +137,7 @@ impl Work {
                 add_due(sandbox);
                 Ok(())
             }
+            Self::Hooks => hooks::prepare(sandbox),
             Self::Shutdown => {
                 let daemon = sandbox.start(&["run"], &[]);
                 daemon.wait_for(PATIENCE, |daemon| is_settled(sandbox, daemon, Goal::One));
@@ -152,7 +159,7 @@ impl Work {
             Self::Register => register(sandbox, strace),
             Self::Rotate => sandbox.start(&["rotate", "--name", "build-1"], strace).try_end(),
             Self::AccessToken => sandbox.start(&["access-token", "rotate"], strace).try_end(),
-            Self::Once => sandbox.start(&["run", "--once"], strace).try_end(),
+            Self::Once | Self::Hooks => sandbox.start(&["run", "--once"], strace).try_end(),
             Self::Unregister => sandbox.start(&["unregister", "--name", "build-1"], strace).try_end(),
             Self::Enroll
             | Self::Shutdown
@@ -198,13 +205,13 @@ impl Work {
     /// Whether it reports that it has done its work on the runner. A pass also reports the neighbour's entry, whose token
     /// is a variable that is not set.
     pub(crate) fn has_succeeded(self, output: &Output) -> bool {
-        output.is_success() || (self == Self::Once && output.code == Some(PARTIAL))
+        output.is_success() || (matches!(self, Self::Once | Self::Hooks) && output.code == Some(PARTIAL))
     }
 
     /// What holds after a one-shot command that reports success.
     pub(crate) fn promise(self) -> Option<Goal> {
         match self {
-            Self::Register | Self::Rotate | Self::Once => Some(Goal::One),
+            Self::Register | Self::Rotate | Self::Once | Self::Hooks => Some(Goal::One),
             Self::AccessToken => Some(Goal::AccessToken),
             Self::Unregister => Some(Goal::None),
             _ => None,
