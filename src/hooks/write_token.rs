@@ -83,7 +83,10 @@ impl WriteTokenAction {
 
     fn is_there(&self, place: &Place, content: &[u8], owner: Option<(u32, u32)>) -> io::Result<bool> {
         let mut opened = match place.open(Access::Read) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            // The file of another user cannot be read without a capability, and can be replaced.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
+                return Ok(false);
+            }
             opened => opened?,
         };
         let (mode, user, group) = (opened.metadata.mode() & 0o7777, opened.metadata.uid(), opened.metadata.gid());
@@ -95,6 +98,8 @@ impl WriteTokenAction {
     fn replace(&self, place: &Place, temporary: &Place, content: &[u8], owner: Option<(u32, u32)>) -> io::Result<()> {
         let mut file = temporary.create()?;
         file.write_all(content)?;
+        // The mode of a file of another user cannot be set without a further capability.
+        file.set_permissions(Permissions::from_mode(self.mode))?;
         if let Some((user, group)) = owner {
             fchown(&file, Some(user), Some(group)).map_err(|error| match error.kind() {
                 io::ErrorKind::PermissionDenied => io::Error::new(
@@ -104,7 +109,6 @@ impl WriteTokenAction {
                 _ => error,
             })?;
         }
-        file.set_permissions(Permissions::from_mode(self.mode))?;
         file.sync_all()?;
         temporary.rename(place)?;
         place.sync_directory()

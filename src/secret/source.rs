@@ -55,7 +55,7 @@ pub enum SourceError {
         exposure: Exposure,
     },
     /// systemd passed no credentials to this process.
-    #[error("systemd credential `{0}` is missing: set LoadCredential={0}:PATH in the unit")]
+    #[error("systemd credential `{0}` is missing: it is there in the unit alone, by LoadCredential={0}:PATH")]
     NoCredential(String),
     /// The content is not a token.
     #[error("{origin} does not hold a token")]

@@ -109,10 +109,12 @@ receives_webhooks() { eventually grep -q '^registered [^ ]* signed$' "$work/rece
 
 # keeps_file: the file has the present token, with its mode and owner.
 keeps_file() { eventually has_file || { inside ls -l /run/my-runner; return 1; }; }
-keeps_file_after_a_rotation() { rotates && keeps_file; }
+keeps_file_after_a_rotation() { rotates && keeps_file && rotates && keeps_file; }
 has_file() {
     [[ "$(inside cat /run/my-runner/token)" == "$(token)" ]] &&
-        [[ "$(inside stat --format '%U:%G %a' /run/my-runner/token)" == 'root:root 644' ]]
+        [[ "$(inside stat --format '%U:%G %a' /run/my-runner/token)" == 'root:root 644' ]] &&
+        [[ "$(inside cat /run/my-runner/owned)" == "$(token)" ]] &&
+        [[ "$(inside stat --format '%U:%G %a' /run/my-runner/owned)" == 'builder:builder 640' ]]
 } 2>/dev/null
 
 # keeps_run_read_only: by the mounts that the process sees. ProtectSystem= of systemd 252 leaves /run out.
@@ -195,6 +197,7 @@ start_receiver
     hook pid-of-root 'signal = { pid_file = "/run/of-root.pid" }'
     hook pid-of-builder 'signal = { pid_file = "/run/of-builder.pid" }'
     hook own-file 'runner = "e2e"' 'write_token = { path = "/run/my-runner/token", mode = "0644" }'
+    hook owned-in-run 'runner = "e2e"' 'write_token = { path = "/run/my-runner/owned", mode = "0640", owner = "builder" }'
     hook owned-file 'runner = "e2e"' 'write_token = { path = "/etc/gitlab-runner/token-of-builder", owner = "builder" }'
     hook events 'command = ["/usr/bin/logger", "-t", "hook-events"]'
     shell descriptor 'sha256sum <&3' 'token = "fd:3"'
@@ -216,7 +219,7 @@ check 'a unit that does not exist is named'                        fails_with un
 check 'a unit that does not run is named'                          fails_with unit-stopped 'systemd-halt.service'
 check 'a process of root gets a signal by its pid file'            signals_each of-root
 check 'that of another user does not, with a hint at the drop-in'  fails_with pid-of-builder 'see the drop-in for signals in hooks.md'
-check 'a file in /run is not written: it is read-only'             fails_with own-file 'ead-only'
+check 'a file in /run is not written: it is read-only'             fails_with own-file 'ReadWritePaths='
 check 'a file gets no other owner, with a hint at the capability'  fails_with owned-file 'CAP_CHOWN; see hooks.md'
 check 'no other directory in /run can be written to'               keeps_run_read_only
 check 'a command gets the token as its descriptor 3'               gets_the_token descriptor

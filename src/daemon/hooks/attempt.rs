@@ -6,6 +6,7 @@ use crate::error_chain::chain;
 use crate::hooks::{Delivery, Hook, HookError};
 use crate::model::{HookDelivery, RunnerKey};
 use crate::secret::{Digest, Token};
+use crate::status::HookOutcome;
 use crate::store::HookFiles;
 
 /// An attempt to make.
@@ -51,5 +52,32 @@ impl Task {
             is_own: *is_own,
         };
         hook.run(delivery).await
+    }
+}
+
+impl Attempt {
+    /// Logs what has come of it. An error that is no news, and after which it is tried again, is logged for debugging alone.
+    pub(super) fn log(&self, outcome: HookOutcome, attempts: u32, is_news: bool) {
+        let HookDelivery { hook, event, .. } = &self.delivery;
+        let runner = event.runner.as_deref().unwrap_or_default();
+        let (event, event_id) = (event.event.as_str(), event.event_id.as_str());
+        match (&self.result, outcome) {
+            (Ok(said), _) => tracing::info!(hook, runner, event, event_id, result = said, "a hook has run"),
+            (Err(error), HookOutcome::Failed) if is_news => {
+                tracing::warn!(hook, runner, event, event_id, attempts, %error, "a hook has failed: trying again");
+            }
+            (Err(error), HookOutcome::Failed) => {
+                tracing::debug!(hook, runner, event, event_id, attempts, %error, "a hook has failed again");
+            }
+            (Err(error), HookOutcome::Done | HookOutcome::Dropped) => tracing::error!(
+                hook,
+                runner,
+                event,
+                event_id,
+                attempts,
+                %error,
+                "a hook has failed for good: the event is dropped; correct it, then try it with `runner-agent hook test`"
+            ),
+        }
     }
 }

@@ -378,69 +378,39 @@ impl Dispatcher {
     }
 
     /// Notes what has come of an attempt, and says when the next one is.
-    async fn conclude(&mut self, Attempt { key, delivery, result }: Attempt) {
-        let HookDelivery { hook, attempts, event } = &delivery;
+    async fn conclude(&mut self, attempt: Attempt) {
+        let (HookDelivery { hook, attempts, .. }, key) = (&attempt.delivery, &attempt.key);
         let attempts = attempts + 1;
-        let runner = event.runner.as_deref().unwrap_or_default();
         let retries = self.hooks.iter().find(|known| known.name == *hook).map_or(0, |hook| hook.retries);
-        let (kind, event_id) = (event.event.as_str(), event.event_id.as_str());
-        let outcome = match &result {
-            Ok(said) => {
-                tracing::info!(hook, runner, event = kind, event_id, result = said, "a hook has run");
-                HookOutcome::Done
-            }
-            Err(HookError::Passing(why)) if !is_given_up(attempts, retries) => {
-                if attempts == 1 {
-                    tracing::warn!(
-                        hook,
-                        runner,
-                        event = kind,
-                        event_id,
-                        error = why,
-                        "a hook has failed: trying again"
-                    );
-                } else {
-                    tracing::debug!(
-                        hook,
-                        runner,
-                        event = kind,
-                        event_id,
-                        attempts,
-                        error = why,
-                        "a hook has failed again"
-                    );
-                }
-                HookOutcome::Failed
-            }
-            Err(why) => {
-                tracing::error!(
-                    hook,
-                    runner,
-                    event = kind,
-                    event_id,
-                    attempts,
-                    error = %why,
-                    "a hook has failed for good: the event is dropped; correct it, then try it with `runner-agent hook test`"
-                );
-                HookOutcome::Dropped
-            }
+        let outcome = match &attempt.result {
+            Ok(_) => HookOutcome::Done,
+            Err(HookError::Passing(_)) if !is_given_up(attempts, retries) => HookOutcome::Failed,
+            Err(_) => HookOutcome::Dropped,
         };
-        self.counters.count_hook(hook, outcome);
-        self.lanes.end(hook, &key);
-        let Some(member) = self.members.get_mut(&key) else { return };
         let has_failed = outcome == HookOutcome::Failed;
-        if !member.conclude(&delivery, has_failed.then_some(attempts)) {
+        let mut is_news = true;
+        if let Some(member) = self.members.get_mut(key) {
+            match &attempt.result {
+                Err(why) if has_failed => is_news = member.note_error(hook, &why.to_string()),
+                _ => member.forget_error(hook),
+            }
+        }
+        attempt.log(outcome, attempts, is_news);
+        self.counters.count_hook(hook, outcome);
+        self.lanes.end(hook, key);
+        let Some(member) = self.members.get_mut(key) else { return };
+        if !member.conclude(&attempt.delivery, has_failed.then_some(attempts)) {
             // It was dropped meanwhile.
-            return self.line_up(&key, LineUp::Untried);
+            return self.line_up(key, LineUp::Untried);
         }
         if has_failed {
             let delay = retry_delay(attempts, Fraction::from_bits(random_bits()));
-            self.lanes.put(hook, &key, Instant::now() + delay);
+            self.lanes.put(hook, key, Instant::now() + delay);
         } else {
-            self.line_up(&key, LineUp::Untried);
+            self.line_up(key, LineUp::Untried);
         }
-        self.save(&key).await;
-        self.forget_if_done(&key).await;
+        self.save(key).await;
+        self.forget_if_done(key).await;
     }
 
     /// Writes what is known of a member. An error only means that a crash makes an event be delivered again.

@@ -27,6 +27,8 @@ pub(super) struct Member {
     pub(super) is_dismissed: bool,
     /// The hooks whose file was looked at since the start, or since the settings have changed.
     looked_at: BTreeSet<String>,
+    /// Why a hook has failed last, which is logged when it changes.
+    errors: BTreeMap<String, String>,
 }
 
 /// What was known before a sighting.
@@ -59,6 +61,7 @@ impl Default for Member {
             is_own: false,
             is_dismissed: false,
             looked_at: BTreeSet::new(),
+            errors: BTreeMap::new(),
         }
     }
 }
@@ -186,9 +189,10 @@ impl Member {
         }
     }
 
-    /// Has all files looked at again.
+    /// Has all files looked at again, and all errors logged again: the settings were changed, or read again.
     pub(super) fn forget_looks(&mut self) {
         self.looked_at.clear();
+        self.errors.clear();
     }
 
     /// The hooks that something is to be delivered to.
@@ -224,6 +228,16 @@ impl Member {
             }
         }
         true
+    }
+
+    /// Notes why a hook has failed. Returns whether that is news.
+    pub(super) fn note_error(&mut self, hook: &str, error: &str) -> bool {
+        self.errors.insert(hook.to_owned(), error.to_owned()).as_deref() != Some(error)
+    }
+
+    /// A hook has run, or its event was dropped.
+    pub(super) fn forget_error(&mut self, hook: &str) {
+        self.errors.remove(hook);
     }
 
     /// Whether nothing is to be delivered.
@@ -316,6 +330,17 @@ mod tests {
             let again = member.see(&sighting(Some("glrt-a")), former, &[command()], &Lanes::default());
             assert!(!again.is_news, "{former:?}");
         }
+    }
+
+    #[test]
+    fn an_error_is_news_until_it_is_repeated() {
+        let mut member = Member::default();
+        let news = ["a", "a", "b", "b"].map(|error| member.note_error("hook", error));
+        assert_eq!(news, [true, false, true, false]);
+        member.forget_error("hook");
+        assert!(member.note_error("hook", "b"), "after a success");
+        member.forget_looks();
+        assert!(member.note_error("hook", "b"), "after a reload");
     }
 
     #[test]
