@@ -27,7 +27,7 @@ use crate::secret::{Source, Token};
 pub use command::{CommandAction, TokenInput};
 pub use examine::Obstacle;
 pub use signal::{SignalAction, SignalName, SignalTarget};
-pub use webhook::WebhookAction;
+pub use webhook::{WebhookAction, about_secret};
 pub use write_token::{FileOwner, WriteTokenAction};
 
 use limit::TimeLimit;
@@ -85,10 +85,9 @@ impl Action {
 pub struct Delivery<'a> {
     /// What has happened.
     pub event: &'a HookEvent,
-    /// The runner's present token, for a hook that takes it.
+    /// The runner's present token, if it is known. A hook gets it only if it takes it; it is hidden in the output of every
+    /// command.
     pub token: Option<&'a Token>,
-    /// The runner's present token, if it is known. It is hidden in the output of every command.
-    pub known_token: Option<&'a Token>,
     /// Where a command finds the token, if it reads it from a file. It is written for the attempt, and removed after it.
     pub token_path: Option<&'a Path>,
     /// Whether the runner is enrolled: no other program takes its token from config.toml.
@@ -169,7 +168,7 @@ impl Hook {
     /// Whether an event has nothing to do any more once there is a later one: a file gets the present token.
     #[must_use]
     pub fn needs_only_the_last(&self) -> bool {
-        matches!(self.action, Action::WriteToken(_))
+        self.written_file().is_some()
     }
 
     /// The file that it writes the token into.
@@ -184,7 +183,7 @@ impl Hook {
     /// Whether it keeps a file with the token of a runner of this name.
     #[must_use]
     pub fn keeps_file_of(&self, runner: &str) -> bool {
-        matches!(self.action, Action::WriteToken(_)) && self.runners.iter().any(|name| name == runner)
+        self.written_file().is_some() && self.runners.iter().any(|name| name == runner)
     }
 
     /// The source of its secret, if it has one.

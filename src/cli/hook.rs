@@ -75,11 +75,9 @@ async fn test(context: &Context<'_>, TestArguments { name, runner, event }: Test
         expires_at: known.as_ref().and_then(|known| known.expires_at),
         text: "a test of the hook".to_owned(),
     };
-    let known_token = known.as_ref().and_then(|known| known.token.as_ref());
     let delivery = Delivery {
         event: &event,
-        token: known_token.filter(|_| hook.takes_token()),
-        known_token,
+        token: known.as_ref().and_then(|known| known.token.as_ref()),
         token_path: token_path.as_deref(),
         is_own: known.as_ref().is_some_and(|known| known.is_own),
     };

@@ -50,8 +50,7 @@ impl CommandAction {
             TokenInput::Descriptor => (&body[..], line),
             TokenInput::File | TokenInput::None => (&body[..], None),
         };
-        let secrets: Vec<_> = delivery.token.into_iter().chain(delivery.known_token).collect();
-        let said = program.run(Input { stdin, descriptor, secrets: &secrets }, limit).await;
+        let said = program.run(Input { stdin, descriptor, secret: delivery.token }, limit).await;
         if let Some(file) = token_file {
             file.remove(limit).await;
         }
@@ -106,8 +105,7 @@ mod tests {
         let path = directory.path().join("x.token");
         let (hook, event, secret) =
             (hook(token, script, timeout), HookEvent::sample(), Token::parse("secret-of-a-runner").unwrap());
-        let delivery =
-            Delivery { event: &event, token: Some(&secret), known_token: None, token_path: Some(&path), is_own: true };
+        let delivery = Delivery { event: &event, token: Some(&secret), token_path: Some(&path), is_own: true };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let result = runtime.block_on(hook.run(delivery));
         assert!(!path.exists(), "the token's file is removed");
@@ -118,8 +116,7 @@ mod tests {
     /// A machine under load gets more attempts.
     async fn run_in_time(script: &str) -> Result<String, HookError> {
         let (event, token) = (HookEvent::sample(), Token::parse("secret-of-a-runner").unwrap());
-        let delivery =
-            Delivery { event: &event, token: None, known_token: Some(&token), token_path: None, is_own: true };
+        let delivery = Delivery { event: &event, token: Some(&token), token_path: None, is_own: true };
         let hook = hook(TokenInput::None, script, Duration::from_secs(1));
         let mut result = hook.run(delivery).await;
         for _ in 0..10 {
@@ -207,8 +204,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.token");
         let (token, event) = (Token::parse("secret-of-a-runner").unwrap(), HookEvent::sample());
-        let delivery =
-            Delivery { event: &event, token: Some(&token), known_token: None, token_path: Some(&path), is_own: true };
+        let delivery = Delivery { event: &event, token: Some(&token), token_path: Some(&path), is_own: true };
         let hook = hook(TokenInput::File, "sleep 60", Duration::from_secs(60));
         let until = async |is_there: bool| {
             while path.exists() != is_there {
@@ -235,8 +231,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (path, program) = (directory.path().join("x.token"), directory.path().join("program"));
         let (token, event) = (Token::parse("secret-of-a-runner").unwrap(), HookEvent::sample());
-        let delivery =
-            Delivery { event: &event, token: Some(&token), known_token: None, token_path: Some(&path), is_own: true };
+        let delivery = Delivery { event: &event, token: Some(&token), token_path: Some(&path), is_own: true };
         let _end = hang(&path).await;
         let hook = hook(TokenInput::File, "exit 0", Duration::from_secs(60));
         let error = hook.run(delivery).await.unwrap_err().to_string();
@@ -271,7 +266,7 @@ mod tests {
         let hook = Hook { action: Action::Command(action), ..hook(TokenInput::None, "", Duration::from_secs(60)) };
         let event = HookEvent::sample();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let delivery = Delivery { event: &event, token: None, known_token: None, token_path: None, is_own: true };
+        let delivery = Delivery { event: &event, token: None, token_path: None, is_own: true };
         let error = runtime.block_on(hook.run(delivery)).unwrap_err();
         (directory, error.to_string())
     }

@@ -143,7 +143,7 @@ mod tests {
         let (on, timeout) = (HookKind::ALL.to_vec(), Duration::from_secs(60));
         let hook = Hook { name: "a".to_owned(), on, runners: Vec::new(), action, timeout, retries: 0 };
         let event = HookEvent::sample();
-        hook.run(Delivery { event: &event, token: None, known_token: None, token_path: None, is_own: true }).await
+        hook.run(Delivery { event: &event, token: None, token_path: None, is_own: true }).await
     }
 
     fn has_ended(pid: i32) -> bool {

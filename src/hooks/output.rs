@@ -35,12 +35,12 @@ impl Output {
     }
 
     /// The output for the end of a message: empty, or one line after a colon.
-    pub(super) fn shown(&self, secrets: &[&Token]) -> String {
+    pub(super) fn shown(&self, secret: Option<&Token>) -> String {
         let streams = [&self.stdout, &self.stderr].map(|stream| String::from_utf8_lossy(stream));
-        if is_in_parts(&streams, secrets) {
+        if is_in_parts(&streams, secret) {
             return format!(": {HIDDEN}");
         }
-        let shown = streams.map(|stream| beginning(&stream, secrets)).join(" ");
+        let shown = streams.map(|stream| beginning(&stream, secret)).join(" ");
         let shown: String = shown.chars().map(|char| if is_unprintable(char) { ' ' } else { char }).collect();
         let words: Vec<_> = shown.split_whitespace().collect();
         if words.is_empty() { String::new() } else { format!(": {}", words.join(" ")) }
@@ -58,19 +58,19 @@ async fn collect(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
 }
 
 /// The length of a token at the start of a text.
-fn secret_length(text: &str, secrets: &[&Token]) -> Option<usize> {
-    let known = secrets.iter().map(|secret| secret.expose()).filter(|secret| text.starts_with(secret));
-    known.map(str::len).chain(token_length(text)).max()
+fn secret_length(text: &str, secret: Option<&Token>) -> Option<usize> {
+    let known = secret.map(Token::expose).filter(|secret| text.starts_with(secret));
+    known.map(str::len).max(token_length(text))
 }
 
 /// The beginning of a stream, without tokens. Cut within a word, it ends before that word.
-fn beginning(text: &str, secrets: &[&Token]) -> String {
+fn beginning(text: &str, secret: Option<&Token>) -> String {
     let mut shown = String::new();
     let mut rest = text;
     while text.len() - rest.len() < MAX_SHOWN_BYTES
         && let Some(first) = rest.chars().next()
     {
-        let length = secret_length(rest, secrets);
+        let length = secret_length(rest, secret);
         match length {
             Some(_) => shown.push_str("[token]"),
             None => shown.push(first),
@@ -86,11 +86,11 @@ fn beginning(text: &str, secrets: &[&Token]) -> String {
 }
 
 /// Whether the streams have one of the tokens with white space, control characters or colours in it.
-fn is_in_parts(streams: &[Cow<'_, str>], secrets: &[&Token]) -> bool {
-    let rest = streams.iter().map(|stream| without_colours(&masked(stream, |rest| secret_length(rest, secrets))));
+fn is_in_parts(streams: &[Cow<'_, str>], secret: Option<&Token>) -> bool {
+    let rest = streams.iter().map(|stream| without_colours(&masked(stream, |rest| secret_length(rest, secret))));
     let rest = rest.collect::<String>();
     let joined: String = rest.chars().filter(|char| !char.is_whitespace() && !is_unprintable(*char)).collect();
-    secrets.iter().any(|secret| joined.contains(secret.expose()))
+    secret.is_some_and(|secret| joined.contains(secret.expose()))
 }
 
 /// Removes the control sequences of a terminal.
@@ -112,7 +112,7 @@ mod tests {
     fn shown(stdout: &str, stderr: &str) -> String {
         let token = Token::parse(SECRET).unwrap();
         let kept = |text: &str| text.as_bytes()[..text.len().min(MAX_KEPT_BYTES)].to_vec();
-        Output { stdout: kept(stdout), stderr: kept(stderr) }.shown(&[&token])
+        Output { stdout: kept(stdout), stderr: kept(stderr) }.shown(Some(&token))
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub(super) struct Input<'a> {
     /// Its file descriptor 3, if it has one.
     pub(super) descriptor: Option<&'a [u8]>,
     /// What is hidden in its output.
-    pub(super) secrets: &'a [&'a Token],
+    pub(super) secret: Option<&'a Token>,
 }
 
 impl Program<'_> {
@@ -57,7 +57,7 @@ impl Program<'_> {
         let (mut child, group) = self.start(input, limit).await?;
         let mut output = Output::default();
         let ended = ended(&mut child, &mut output, limit).await;
-        let said = output.shown(input.secrets);
+        let said = output.shown(input.secret);
         let Some(status) = ended else {
             let message = format!("the command was killed after {} s{said}", limit.seconds());
             return Err(HookError::Passing(message));

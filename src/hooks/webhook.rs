@@ -52,7 +52,8 @@ impl WebhookAction {
     async fn read_secret(&self, limit: TimeLimit) -> Result<Option<Password>, HookError> {
         let Some(secret) = self.secret.clone() else { return Ok(None) };
         let (path, origin) = (PathBuf::from(secret.label()), secret.origin());
-        let read = file_work(limit, &path, move || secret.read_password().map_err(about_secret)).await?;
+        let read =
+            file_work(limit, &path, move || secret.read_password().map_err(|error| about_secret(&error))).await?;
         let secret = read.map_err(HookError::Passing)?;
         if secret.expose().len() >= MAX_SECRET_BYTES {
             let message =
@@ -93,21 +94,22 @@ fn outcome(status: u16) -> Result<String, HookError> {
 }
 
 /// An error about the key of the signature, which is no token.
-fn about_secret(error: SourceError) -> String {
+#[must_use]
+pub fn about_secret(error: &SourceError) -> String {
     let shown = |path: &Path| without_tokens(&path.to_string_lossy());
     match error {
         SourceError::Unreadable { path, source } => {
-            format!("cannot read `secret` of the hook from the file `{}`: {source}", shown(&path))
+            format!("`secret` of the hook cannot be read: the file `{}`: {source}", shown(path))
         }
         SourceError::Exposed { path, exposure } => {
-            format!("`secret` of the hook: the file `{}` is refused: {exposure}", shown(&path))
+            format!("`secret` of the hook: the file `{}` is refused: {exposure}", shown(path))
         }
         SourceError::NoPassword { origin } | SourceError::Invalid { origin, .. } => {
             format!(
                 "`secret` of the hook: {origin} is empty, or has a control character or line break within the secret"
             )
         }
-        error @ (SourceError::NoCredential(_) | SourceError::WrongClass { .. }) => {
+        SourceError::NoCredential(_) | SourceError::WrongClass { .. } => {
             format!("`secret` of the hook: {error}")
         }
     }
@@ -162,7 +164,7 @@ mod tests {
 
     async fn run(hook: &Hook) -> Result<String, HookError> {
         let event = crate::model::HookEvent::sample();
-        hook.run(Delivery { event: &event, token: None, known_token: None, token_path: None, is_own: true }).await
+        hook.run(Delivery { event: &event, token: None, token_path: None, is_own: true }).await
     }
 
     #[tokio::test]
@@ -243,7 +245,7 @@ mod tests {
         let missing =
             with_secret(Path::new("/missing/key")).read_secret(TimeLimit::begin(Duration::from_secs(60))).await;
         let missing = missing.unwrap_err().to_string();
-        assert!(missing.starts_with("cannot read `secret` of the hook from the file `/missing/key`: "), "{missing}");
+        assert!(missing.starts_with("`secret` of the hook cannot be read: the file `/missing/key`: "), "{missing}");
     }
 
     #[tokio::test]

@@ -188,8 +188,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let action = action(directory.path().join("token"));
         let (event, token) = (HookEvent::sample(), Token::parse("glrt-newer").unwrap());
-        let delivery =
-            Delivery { event: &event, token: Some(&token), known_token: None, token_path: None, is_own: true };
+        let delivery = Delivery { event: &event, token: Some(&token), token_path: None, is_own: true };
         let limit = TimeLimit::begin(Duration::from_secs(60));
         let end = hang(&action.path).await;
         let error = action.run(delivery, limit).await.unwrap_err().to_string();

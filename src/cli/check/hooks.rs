@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::Finding;
 use super::secrets::of_source;
-use crate::error_chain::chain;
 use crate::files::spawn_file_task;
+use crate::hooks::about_secret;
 use crate::settings::{Paths, Settings};
 use crate::store::{Record, Snapshot};
 
@@ -33,7 +33,7 @@ pub(super) async fn check(
         if let Some(secret) = hook.secret()
             && let Err(error) = secret.read_password()
         {
-            let message = about(&format!("its secret cannot be used: {}", chain(&error)));
+            let message = about(&about_secret(&error));
             findings.push(of_source(&message, &error, secret));
         }
         if hook.takes_token_path() && paths.state_root.is_none() {

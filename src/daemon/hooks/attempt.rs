@@ -46,8 +46,7 @@ impl Task {
         };
         let delivery = Delivery {
             event: &delivery.event,
-            token: token.as_ref().filter(|_| hook.takes_token()),
-            known_token: token.as_ref(),
+            token: token.as_ref(),
             token_path: token_path.as_deref(),
             is_own: *is_own,
         };

@@ -137,7 +137,8 @@ impl Dispatcher {
         }
         while let Some((key, at)) = self.gone.take_due(now) {
             if let Some(member) = self.members.get_mut(&key) {
-                member.lose(&key, at, &self.hooks, &self.lanes);
+                let dropped = member.lose(&key, at, &self.hooks, &self.lanes);
+                self.note_displaced(&dropped);
                 self.line_up(&key, LineUp::Untried);
                 self.save(&key).await;
                 self.forget_if_done(&key).await;
@@ -262,7 +263,17 @@ impl Dispatcher {
         self.follow(&sighting).await;
         let member = self.members.entry(key.clone()).or_default();
         let change = member.see(&sighting, former, &self.hooks, &self.lanes);
-        for HookDelivery { hook, event, .. } in &change.dropped {
+        self.note_displaced(&change.dropped);
+        self.line_up(&key, LineUp::Untried);
+        if change.is_news {
+            self.save(&key).await;
+        }
+        self.note_seen(&key).await;
+    }
+
+    /// Reports events that a queue had no room for any more.
+    fn note_displaced(&self, dropped: &[HookDelivery]) {
+        for HookDelivery { hook, event, .. } in dropped {
             let (runner, kind) = (event.runner.as_deref().unwrap_or_default(), event.event.as_str());
             tracing::error!(
                 hook,
@@ -273,11 +284,6 @@ impl Dispatcher {
             );
             self.counters.count_hook(hook, HookOutcome::Dropped);
         }
-        self.line_up(&key, LineUp::Untried);
-        if change.is_news {
-            self.save(&key).await;
-        }
-        self.note_seen(&key).await;
     }
 
     /// A runner that is seen first may be one that was there under another key: it is the same one.

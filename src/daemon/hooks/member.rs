@@ -102,13 +102,14 @@ impl Member {
         change
     }
 
-    /// The runner is gone without having been unregistered before the agent's eyes.
-    pub(super) fn lose(&mut self, key: &RunnerKey, at: Timestamp, hooks: &[Hook], lanes: &Lanes) {
-        let Some(former) = self.announced.replace(Announced::default()) else { return };
+    /// The runner is gone without having been unregistered before the agent's eyes. Returns what the queue had no room for
+    /// any more.
+    pub(super) fn lose(&mut self, key: &RunnerKey, at: Timestamp, hooks: &[Hook], lanes: &Lanes) -> Vec<HookDelivery> {
+        let Some(former) = self.announced.replace(Announced::default()) else { return Vec::new() };
         self.events += 1;
         let event = lost(event_id(key, self.events, HookKind::Unregistered, former.token), former, at);
         (self.token, self.is_seen, self.is_dismissed) = (None, true, true);
-        self.queue_for_all(key, &event, hooks, lanes);
+        self.queue_for_all(key, &event, hooks, lanes)
     }
 
     fn queue_for_all(
@@ -148,11 +149,8 @@ impl Member {
     /// Queues an event for a hook. Returns what it displaces.
     fn push(&mut self, hook: &Hook, event: HookEvent, is_running: bool) -> Option<HookDelivery> {
         // The attempt that is under way stays: what comes of it is compared with the queue.
-        let waiting = |queue: &[HookDelivery]| -> Vec<usize> {
-            let of_hook = queue.iter().enumerate().filter(|(_, delivery)| delivery.hook == hook.name);
-            of_hook.map(|(position, _)| position).skip(usize::from(is_running)).collect()
-        };
-        let positions = waiting(&self.queue);
+        let of_hook = self.queue.iter().enumerate().filter(|(_, delivery)| delivery.hook == hook.name);
+        let positions: Vec<_> = of_hook.map(|(position, _)| position).skip(usize::from(is_running)).collect();
         let mut displaced = None;
         if hook.needs_only_the_last() {
             for position in positions.into_iter().rev() {
