@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fake_gitlab::NewRunner;
 use runner_agent::secret::sha256_hex;
 use rustix::process::Signal;
-use test_support::PATIENCE;
+use test_support::{PATIENCE, Process};
 
 use super::oracle::{self, Goal};
 use super::sandbox::FaultSandbox;
@@ -51,13 +51,28 @@ pub(crate) fn prepare(sandbox: &FaultSandbox) -> Result<(), String> {
 /// # Errors
 /// What was lost.
 pub(crate) fn recover(sandbox: &FaultSandbox) -> Result<(), String> {
-    let daemon = sandbox.start(&["run"], &[]);
+    let daemon = start(sandbox)?;
     let checked = || oracle::check(sandbox, Goal::One).and_then(|()| check(sandbox, "rotated"));
     let is_settled = daemon.wait_for(PATIENCE, |daemon| daemon.log().contains("serving") && checked().is_ok());
     daemon.signal(Signal::QUIT);
     let is_success = daemon.try_end()?.is_success();
     checked()?;
     if is_settled && is_success { Ok(()) } else { Err("the daemon exits with an error".to_owned()) }
+}
+
+/// Starts the daemon once the killed one's lock is free: a command that it was starting has it until strace lets it execute
+/// its program.
+fn start(sandbox: &FaultSandbox) -> Result<Process, String> {
+    let began = Instant::now();
+    loop {
+        let daemon = sandbox.start(&["run"], &[]);
+        let has_begun = |log: &str| log.contains("serving");
+        daemon.wait_for(PATIENCE, |daemon| has_begun(&daemon.log()) || daemon.log().contains("is locked"));
+        if has_begun(&daemon.log()) || began.elapsed() > PATIENCE {
+            return Ok(daemon);
+        }
+        daemon.try_end()?;
+    }
 }
 
 /// The last event was noted with the present token, repeated events have one id, and the file has the token.
