@@ -89,7 +89,7 @@ pub use register::registered_with;
 pub use relocate::Relocation;
 pub use replay::{Replayed, Unfinished};
 pub use runner::{Runner, is_own};
-pub use sharing::{Announced, SharedStart};
+pub use sharing::{Announced, SharedStart, Written};
 pub use sole_copies::SoleCopies;
 pub use unregister::{Deletion, EntryFate, UnregisterRequest, UnregisterResult, Unregistration};
 
@@ -198,6 +198,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// The system id of this machine.
     pub fn system_id(&self) -> &SystemId {
         &self.identity.system_id
+    }
+
+    /// Its host name.
+    pub fn host(&self) -> &str {
+        &self.identity.host
     }
 
     /// Begins a call with an access token at a runner's server.

@@ -176,7 +176,18 @@ fn columns<I: Iterator<Item: Borrow<RunnerReport>>>(
 
 /// What the daemon knows of a runner that is shared: indented, below its row.
 fn sharing_line(sharing: &SharingReport) -> String {
-    let SharingReport { share, engine, generation, changing, members, contact_seconds, problem, untold, .. } = sharing;
+    let SharingReport {
+        share,
+        engine,
+        generation,
+        changing,
+        changed_by,
+        members,
+        contact_seconds,
+        problem,
+        untold,
+        ..
+    } = sharing;
     let contact = match contact_seconds {
         Some(0) => "contact now".to_owned(),
         Some(seconds) => format!("last contact {} ago", format_span(Duration::from_secs(*seconds))),
@@ -186,7 +197,10 @@ fn sharing_line(sharing: &SharingReport) -> String {
     let clauses = [
         generation.map(|generation| format!("generation {generation}")),
         members.map(|members| format!("{members} {}", if members == 1 { "member" } else { "members" })),
-        changing.as_ref().map(|machine| format!("{machine} is changing it")),
+        changing
+            .as_ref()
+            .map(|machine| format!("{machine} is changing it"))
+            .or_else(|| changed_by.as_ref().map(|machine| format!("last changed by {machine}"))),
         untold.then(|| "the store does not have this machine's token yet".to_owned()),
         Some(contact),
         problem.clone(),

@@ -3,6 +3,7 @@
 mod changes;
 mod ongoing_failure;
 mod secrets;
+mod sharing_log;
 mod status;
 mod step_log;
 
@@ -18,7 +19,7 @@ use crate::clock::Clock;
 use crate::engine::{Asker, AtStop, Config, Driver, ManagedRunner, StepFailure, StepReport, at_stop};
 use crate::error_chain::chain;
 use crate::lifecycle::{Goal, Outcome, Plan};
-use crate::model::{RunnerId, RunnerKey, StateName};
+use crate::model::{Link, RunnerId, RunnerKey, StateName};
 use crate::ops::{Disk, Server};
 use crate::store::EntrySelector;
 use ongoing_failure::OngoingFailure;
@@ -91,6 +92,8 @@ pub(super) struct Worker<S, D, C> {
     ongoing_failure: Option<Box<OngoingFailure>>,
     /// What a comparison with config.toml that failed was to do, which the next one makes up for.
     missed: Option<UnregisteredElsewhere>,
+    /// The shared token that the log knows of.
+    said: Option<Link>,
     /// Whether this machine's manager of the runner was deleted before the worker began, and is not made again yet.
     is_to_be_revived: bool,
 }
@@ -106,9 +109,10 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         let before =
             if managed.runner.record.credential.is_some() { StateName::Active } else { StateName::Unregistered };
         let is_to_be_revived = before == StateName::Active && managed.runner.record.state == Some(StateName::Retired);
+        let said = managed.runner.shared_link();
         let driver = Driver::new(Rc::clone(&shared.engine), managed, config, Asker::Daemon);
-        let (acceptance, ongoing_failure) = (Acceptance::default(), None);
-        let worker = Self { shared, key, driver, secrets, acceptance, ongoing_failure, missed: None, is_to_be_revived };
+        let (acceptance, ongoing_failure, missed) = (Acceptance::default(), None, None);
+        let worker = Self { shared, key, driver, secrets, acceptance, ongoing_failure, missed, said, is_to_be_revived };
         worker.log_transition(before);
         worker.record_transition(before);
         worker.tell_hooks();
@@ -254,7 +258,8 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             self.shared.left_registration.notify_one();
         }
         self.count(report);
-        self.log_step(report, old_id);
+        let is_told = self.log_sharing(report);
+        self.log_step(report, old_id, is_told);
         self.log_revival(report);
         self.track_failure(report);
         self.log_transition(before);

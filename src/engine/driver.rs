@@ -378,7 +378,8 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         }
     }
 
-    fn sharing(&self) -> Option<SharingReport> {
+    /// How the runner is shared, as far as it is.
+    pub fn sharing(&self) -> Option<SharingReport> {
         let engine = self.config.sharing.as_ref().map(|sharing| sharing.engine.as_str().to_owned());
         Some(SharingReport { engine, ..self.runner.sharing(self.share(), self.now())? })
     }

@@ -140,6 +140,8 @@ pub struct SharingReport {
     pub generation: Option<u64>,
     /// The machine (`system_id`) that changes the runner at present.
     pub changing: Option<String>,
+    /// The machine (`system_id`) that has changed it last, as far as the store says so.
+    pub changed_by: Option<String>,
     /// The number of machines that use the runner; null if the store was never read.
     pub members: Option<usize>,
     /// Seconds since the store last answered; null if it never did.
@@ -165,6 +167,7 @@ impl SharingReport {
             engine: None,
             generation: None,
             changing: None,
+            changed_by: None,
             members: None,
             contact_seconds: None,
             problem: None,

@@ -240,6 +240,8 @@ pub struct SharedRunner {
     pub id: Option<RunnerId>,
     /// The present token with its succession; absent before the runner is registered.
     pub token: Option<SharedToken>,
+    /// The machine that has written the present token, if it said so.
+    pub changed_by: Option<SystemId>,
     /// A change whose result is not here yet.
     pub pending: Option<SharedPending>,
     /// The machines that use it, by system_id. One that is silent counts.
@@ -263,7 +265,7 @@ impl SharedRunner {
     /// A runner that is not registered yet and has no members.
     #[must_use]
     pub fn new(url: ServerUrl, origin: Origin) -> Self {
-        let (id, token, pending, leaving) = Default::default();
-        Self { url, origin, id, token, pending, members: Vec::new(), recoveries: Vec::new(), leaving }
+        let (id, token, changed_by, pending, leaving) = Default::default();
+        Self { url, origin, id, token, changed_by, pending, members: Vec::new(), recoveries: Vec::new(), leaving }
     }
 }

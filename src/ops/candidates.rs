@@ -462,7 +462,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
         answer: &Answer<Verified>,
         now: Timestamp,
     ) -> Result<(), Error> {
-        tracing::info!(runner = runner.label(), token = %candidate.token.fingerprint(), source = candidate.source.as_str(), "following a token that the server accepts");
+        let (label, token, source) = (runner.label(), candidate.token.fingerprint(), candidate.source.as_str());
+        let text = "following a token that the server accepts";
+        if candidate.source == CandidateSource::Shared {
+            // The daemon's line about it also names the machine that has brought it.
+            tracing::debug!(runner = label, %token, source, text);
+        } else {
+            tracing::info!(runner = label, %token, source, text);
+        }
         let origin = runner.origin_with(&candidate, answer.value.id);
         let is_of_another = runner.is_of_another(&candidate, answer.value.id);
         let selected = runner.selected.clone();

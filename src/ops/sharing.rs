@@ -17,6 +17,7 @@ mod heal;
 mod join;
 mod memory;
 mod report;
+mod written;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -29,6 +30,7 @@ use crate::model::{Origin, Sender, ShareName, SharedRunner};
 use crate::sharing::{self, AnyEngine, Shares, Swapped};
 
 pub(super) use memory::StoreMemory;
+pub use written::Written;
 
 /// How often a write is tried that other machines get before.
 const CONTESTED_WRITES: u32 = 5;
@@ -146,10 +148,17 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let none = || SharedRunner::new(runner.record.url.clone(), Origin::Given);
         let mut next = expected.as_ref().map_or_else(none, |stored| stored.runner.clone());
         change(&mut next);
+        let former = expected.as_ref().map(|stored| &stored.runner);
+        let written = Written::between(former, &next, self.system_id());
+        if written.is_some() {
+            next.changed_by = Some(self.system_id().clone());
+        }
         let asked = Instant::now();
         match shares.swap(name, expected.as_ref(), next).await {
             Ok(Swapped::Done(stored)) => {
-                runner.memory().is_about_writes = false;
+                let memory = runner.memory();
+                memory.is_about_writes = false;
+                memory.written = written.or(memory.written.take());
                 runner.see(Some(stored), asked);
                 Ok(true)
             }

@@ -27,6 +27,8 @@ pub(super) struct Wire {
     id: Option<RunnerId>,
     origin: Origin,
     token: Option<WireToken>,
+    #[serde(default)]
+    changed_by: Option<String>,
     pending: Option<WirePending>,
     members: Vec<WireMember>,
     recoveries: Vec<Timestamp>,
@@ -116,6 +118,7 @@ impl Wire {
             id: runner.id,
             origin: runner.origin,
             token: token.map_err(|error| error.to_string())?,
+            changed_by: runner.changed_by.as_ref().map(ToString::to_string),
             pending: runner.pending.as_ref().map(WirePending::of),
             members: runner.members.iter().map(WireMember::of).collect(),
             recoveries: runner.recoveries.clone(),
@@ -145,6 +148,7 @@ impl Wire {
         let Self { url, origin, id, recoveries, .. } = wire;
         let mut runner = SharedRunner { id, recoveries, ..SharedRunner::new(url, origin) };
         runner.members = wire.members.into_iter().map(WireMember::read).collect::<Result<_, _>>()?;
+        runner.changed_by = wire.changed_by.as_deref().map(machine).transpose()?;
         runner.pending = wire.pending.map(WirePending::read).transpose()?;
         runner.leaving = wire.leaving.map(WireSender::read).transpose()?;
         runner.token = match wire.token {

@@ -89,6 +89,27 @@ const SHARED_GAUGES: [RunnerGauge; 4] = [
     }),
 ];
 
+/// A gauge of a runner with labels of its own: name, help text, and the labels with the value.
+type LabelledGauge = (&'static str, &'static str, fn(&RunnerStatus) -> Option<(Vec<LabelPair>, f64)>);
+
+/// The same of shared runners. Each runner has one series, however many machines share it.
+const SHARED_INFO: [LabelledGauge; 2] = [
+    ("sharing_info", "Name and engine of the shared runner's store; the value is always 1.", |status| {
+        let sharing = status.report.sharing.as_ref()?;
+        let engine = label("engine", sharing.engine.as_deref().unwrap_or_default());
+        Some((vec![engine, label("share", sharing.share.as_str())], 1.0))
+    }),
+    (
+        "sharing_changing",
+        "1 while the machine in the label changes the shared runner, 0 if it was the last that did; absent until one is known.",
+        |status| {
+            let sharing = status.report.sharing.as_ref()?;
+            let machine = sharing.changing.as_ref().or(sharing.changed_by.as_ref())?;
+            Some((vec![label("machine", machine)], f64::from(u8::from(sharing.changing.is_some()))))
+        },
+    ),
+];
+
 /// Encodes all metrics at `reading`.
 ///
 /// # Errors
@@ -152,6 +173,7 @@ enum SampleSource {
     /// The family has them.
     Present,
     Runners(fn(&RunnerStatus, Reading) -> Option<f64>),
+    Labelled(fn(&RunnerStatus) -> Option<(Vec<LabelPair>, f64)>),
     States,
 }
 
@@ -243,6 +265,11 @@ impl Pages {
             family: family(name, help, Vec::new()),
             source: SampleSource::Runners(value),
         }));
+        let labelled = SHARED_INFO.into_iter().filter(|_| self.has_shared);
+        families.extend(labelled.map(|(name, help, value)| Family {
+            family: family(name, help, Vec::new()),
+            source: SampleSource::Labelled(value),
+        }));
         families.sort_by(|one, other| one.family.name().cmp(other.family.name()));
         families
     }
@@ -259,6 +286,7 @@ impl Pages {
         let samples = match metric.source {
             SampleSource::Present => metric.family.take_metric(),
             SampleSource::Runners(value) => gauges(registry, page, |status| value(status, reading)),
+            SampleSource::Labelled(value) => labelled(registry, page, value),
             SampleSource::States => states(registry, page),
         };
         *done += page.len();
@@ -282,6 +310,22 @@ fn gauges(
     let values = registry.look_up(runners.iter().map(|(_, number)| *number), |status| value(status?));
     let valued = runners.iter().zip(values).filter_map(|((labels, _), value)| Some((labels, value?)));
     valued.map(|(labels, value)| gauge(of_runner(labels), value)).collect()
+}
+
+/// The same of a gauge with labels of its own.
+fn labelled(
+    registry: &StatusRegistry,
+    runners: &[(RunnerLabels, u64)],
+    value: impl Fn(&RunnerStatus) -> Option<(Vec<LabelPair>, f64)>,
+) -> Vec<Metric> {
+    let values = registry.look_up(runners.iter().map(|(_, number)| *number), |status| value(status?));
+    let valued = runners.iter().zip(values).filter_map(|((labels, _), value)| Some((labels, value?)));
+    let of_value = |(labels, (own, value)): (_, (Vec<LabelPair>, f64))| {
+        let mut labels: Vec<_> = of_runner(labels).into_iter().chain(own).collect();
+        labels.sort_by(|one, other| one.name().cmp(other.name()));
+        gauge(labels, value)
+    };
+    valued.map(of_value).collect()
 }
 
 /// The samples that say in which state these runners are.
@@ -361,7 +405,9 @@ mod tests {
     fn shared() -> RunnerStatus {
         let mut status = status("docker", Some(9), StateName::Active);
         status.report.sharing = Some(Box::new(SharingReport {
+            engine: Some("etcd".to_owned()),
             generation: Some(3),
+            changed_by: Some("s_0123456789ab".to_owned()),
             members: Some(20),
             contact_at: status.report.last_verify.as_ref().map(|verify| verify.at),
             ..SharingReport::new("docker-fleet".parse().unwrap())
@@ -431,12 +477,22 @@ mod tests {
         let state = gauge("state", "1 for the runner's current state, 0 for all others.", &state_labels);
         let known = RUNNER_GAUGES.into_iter().chain(SHARED_GAUGES);
         let runner_gauges: Vec<_> = known.map(|(name, help, value)| (gauge(name, help, &RUNNER), value)).collect();
+        let info_gauges = SHARED_INFO.map(|(name, help, value)| {
+            let own = if name == "sharing_info" { ["engine", "share"].as_slice() } else { &["machine"] };
+            (gauge(name, help, &[RUNNER.as_slice(), own].concat()), value)
+        });
         for status in runners {
             let id = status.report.id.map(|id| id.to_string()).unwrap_or_default();
             let (host, label) = (status.host(), status.label());
             for (gauge, value) in &runner_gauges {
                 if let Some(value) = value(status, reading) {
                     gauge.with_label_values(&[host.as_str(), &id, label]).set(value);
+                }
+            }
+            for (gauge, value) in &info_gauges {
+                if let Some((own, value)) = value(status) {
+                    let labels = [host.as_str(), &id, label].into_iter().chain(own.iter().map(LabelPair::value));
+                    gauge.with_label_values(&labels.collect::<Vec<_>>()).set(value);
                 }
             }
             for name in STATES {
@@ -473,6 +529,26 @@ mod tests {
             let whole = at_once(&counters, &registry.runners(), now());
             assert_eq!(metrics(&counters, &registry, now()).unwrap(), whole, "{count} runners");
         }
+    }
+
+    #[test]
+    fn shared_runner_has_one_series_that_names_the_machine_which_changes_it_or_did_last() {
+        let registry = StatusRegistry::default();
+        let changing = |changing: Option<&str>, changed_by: Option<&str>| {
+            let mut status = shared();
+            let sharing = status.report.sharing.as_mut().unwrap();
+            (sharing.changing, sharing.changed_by) = (changing.map(str::to_owned), changed_by.map(str::to_owned));
+            registry.update(status);
+            let text = text(&registry);
+            let lines = text.lines().filter(|line| line.starts_with("runner_agent_sharing_changing{"));
+            lines
+                .map(|line| line.split("machine=").nth(1).unwrap().replace(",name=\"docker\"}", ""))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(changing(None, None), [""; 0]);
+        assert_eq!(changing(None, Some("s_a")), ["\"s_a\" 0"]);
+        assert_eq!(changing(Some("s_b"), Some("s_a")), ["\"s_b\" 1"]);
+        assert_eq!(changing(None, Some("s_b")), ["\"s_b\" 0"]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The daemon of a machine that shares its runner over a store in memory.
 
+mod telling;
+
 use super::*;
 use crate::model::{RunnerReport, SharingReport};
 use crate::ops::Enrollment;

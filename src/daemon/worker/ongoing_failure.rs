@@ -22,6 +22,8 @@ pub(super) struct OngoingFailure {
     is_refusal: bool,
     /// Whether a secret could not be read.
     is_about_secret: bool,
+    /// Whether the log has its begin and its end already, as those of the store's failure.
+    is_of_store: bool,
     /// The next error is logged once less than this is left of the token.
     loud_below: Option<Duration>,
 }
@@ -76,10 +78,15 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         // That a verification fails too is no news while the token cannot be replaced.
         let outlasts = |former: &OngoingFailure| former.is_about_rotation() && step == Step::Verify;
         let former = self.ongoing_failure.take().filter(|former| former.step == step || outlasts(former));
+        // A machine without a token waits for it.
+        let is_of_store =
+            step == Step::Register && matches!(failure, StepFailure::Operation(ops::Error::Sharing { .. }));
         let mut loud_below = left.map(|left| left / 2);
         match &former {
             None => {
-                tracing::warn!(runner, step = name, error = text, hint, "failed, trying again");
+                if !is_of_store {
+                    tracing::warn!(runner, step = name, error = text, hint, "failed, trying again");
+                }
                 self.events().record_failure(step, &text);
             }
             Some(former) if former.step == step && step == Step::Rotate && left < former.loud_below => {
@@ -97,7 +104,15 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
                 let is_about_secret = matches!(failure, StepFailure::Operation(ops::Error::Secret(_)));
                 let is_refusal = matches!(failure, StepFailure::Operation(error) if error.is_refusal());
                 let cause = text.to_string();
-                Some(Box::new(OngoingFailure { step, cause, hint, is_refusal, is_about_secret, loud_below }))
+                Some(Box::new(OngoingFailure {
+                    step,
+                    cause,
+                    hint,
+                    is_refusal,
+                    is_about_secret,
+                    is_of_store,
+                    loud_below,
+                }))
             }
         };
     }
@@ -127,8 +142,10 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             Outcome::Accepted(_) => !is_about_rotation || !matches!(self.driver.state(), State::Active(_)),
             _ => true,
         };
-        if is_over && self.ongoing_failure.take().is_some() {
-            tracing::info!(runner = self.driver.runner.label(), "works again");
+        if is_over && let Some(over) = self.ongoing_failure.take() {
+            if !over.is_of_store {
+                tracing::info!(runner = self.driver.runner.label(), "works again");
+            }
             self.events().record_success();
         }
     }

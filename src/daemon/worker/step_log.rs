@@ -9,11 +9,12 @@ use crate::model::RunnerId;
 use crate::ops::{Disk, Server};
 
 impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
-    /// `old_id` is the runner's id before the step.
-    pub(super) fn log_step(&self, report: &StepReport, old_id: Option<RunnerId>) {
+    /// `old_id` is the runner's id before the step; `is_told` whether the log says already where the token has come from.
+    pub(super) fn log_step(&self, report: &StepReport, old_id: Option<RunnerId>, is_told: bool) {
         let runner = self.driver.runner.label();
         let id = self.driver.runner.record.id.map(RunnerId::number);
         match (report.step, report.outcomes.as_slice()) {
+            _ if is_told => {}
             (Step::Register, [Outcome::Registered(_), ..]) => tracing::info!(runner, id, "registered"),
             (Step::RegisterAgain, [Outcome::Registered(_), ..]) => {
                 let old_id = old_id.map(RunnerId::number);

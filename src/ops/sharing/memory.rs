@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
+use super::Written;
 use crate::lifecycle::sharing::Shown;
 use crate::model::{
     Candidate, Claim, Finding, Lineage, Link, RecordedShare, RunnerId, Sender, ServerUrl, ShareName, SharedPending,
@@ -42,6 +43,8 @@ pub(in crate::ops) struct StoreMemory {
     pub(super) is_about_writes: bool,
     /// When it was last read or written.
     pub(super) contact: Option<Instant>,
+    /// The last token that this machine has put there, until that is reported.
+    pub(super) written: Option<Written>,
 }
 
 impl StoreMemory {

@@ -29,6 +29,7 @@ impl Runner {
         let pending = stored.and_then(|stored| stored.pending.as_ref());
         let report = SharingReport {
             changing: pending.map(|pending| pending.sender.machine.to_string()),
+            changed_by: stored.and_then(|stored| stored.changed_by.as_ref()).map(ToString::to_string),
             // One that was read and has no value has no members.
             members: memory.seen.as_ref().map(|_| stored.map_or(0, |stored| stored.members.len())),
             contact_at: memory.contact.map(|contact| now.minus(contact.elapsed())),
@@ -76,11 +77,11 @@ impl Runner {
             return;
         }
         if !memory.is_lasting {
-            tracing::warn!(
-                runner = label,
-                error = text,
-                "the store of the shared runner cannot be used: going on with the token of this machine, which is not rotated meanwhile"
-            );
+            let meanwhile = match self.record.credential {
+                Some(_) => "going on with the token of this machine, which is not rotated meanwhile",
+                None => "this machine has no token yet, and waits for the store",
+            };
+            tracing::warn!(runner = label, error = text, "the store of the shared runner cannot be used: {meanwhile}");
         } else {
             let hint = error.hint();
             tracing::error!(runner = label, error = text, hint, "the store of the shared runner cannot be used");

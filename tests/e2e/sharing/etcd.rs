@@ -1,7 +1,9 @@
 //! Three members of etcd, with TLS and a user for the agents.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -21,12 +23,14 @@ use crate::cases::{free_port, run};
 use crate::commands::{CommandStore, show_heal_and_forget};
 use crate::conformance::{self, name, value};
 use crate::fleet;
-use crate::torture::{Store, loopback, machines, torture};
+use crate::proxy::{Passage, Proxies, Proxy, UnderWay};
+use crate::torture::{Disturbance, Store, loopback, machines, torture};
 
 const MEMBERS: usize = 3;
 const PREFIX: &str = "/runner-agent/";
 const ROOT: &str = "root:root-password";
 const PASSWORD: &str = "etcd-password";
+const SHARING_KEY: &str = "a-sharing-key-that-only-the-machines-have";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A cluster, with users.
@@ -34,15 +38,24 @@ struct Cluster {
     directory: TempDir,
     ports: Vec<(u16, u16)>,
     members: Vec<Process>,
+    /// The ways between two members, by the numbers of both, if each has a way of its own.
+    ways: BTreeMap<(usize, usize), Proxy>,
 }
 
 impl Cluster {
     fn new() -> Self {
+        Self::with(None)
+    }
+
+    /// Its members reach each other by these proxies.
+    fn with(proxies: Option<&Proxies>) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        // Machines with ways of their own reach the members by names.
-        certificates(directory.path(), (0..MEMBERS).map(host));
-        let ports = (0..MEMBERS).map(|_| (free_port(), free_port())).collect();
-        let mut cluster = Self { directory, ports, members: Vec::new() };
+        // Machines with ways of their own reach the members by names, and so do members.
+        certificates(directory.path(), (0..MEMBERS).map(host).chain((0..MEMBERS).map(peer)));
+        let ports: Vec<_> = (0..MEMBERS).map(|_| (free_port(), free_port())).collect();
+        let (members, ways) = Default::default();
+        let mut cluster = Self { directory, ports, members, ways };
+        proxies.into_iter().for_each(|proxies| cluster.lay_ways(proxies));
         (0..MEMBERS).for_each(|number| cluster.members.push(cluster.member(number)));
         cluster.wait_until_healthy();
         cluster.etcdctl(&["user", "add", ROOT], None);
@@ -50,6 +63,7 @@ impl Cluster {
         cluster.etcdctl(&["auth", "enable"], None);
         let created = cluster.create_user("agent", PASSWORD);
         assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
+        write_secret(&cluster.path("sharing-key"), SHARING_KEY);
         cluster
     }
 
@@ -61,16 +75,53 @@ impl Cluster {
         format!("https://127.0.0.1:{}", self.ports[number].0)
     }
 
+    /// Gives each member hosts of its own, by which it reaches each other one by a proxy of its own.
+    fn lay_ways(&mut self, proxies: &Proxies) {
+        for from in 0..MEMBERS {
+            let mut hosts = String::from("127.0.0.1 localhost\n");
+            for to in 0..MEMBERS {
+                let server = SocketAddr::from(([127, 0, 0, 1], self.ports[to].1));
+                let ip = if from == to { Ipv4Addr::LOCALHOST } else { way(from, to) };
+                writeln!(hosts, "{ip} {}", peer(to)).unwrap();
+                if from != to {
+                    let proxy = proxies.forward((ip, server.port()).into(), server, UnderWay::Lost);
+                    self.ways.insert((from, to), proxy);
+                }
+            }
+            fs::write(self.path(&format!("hosts-{from}")), hosts).unwrap();
+        }
+    }
+
+    /// Sets the ways from and to a member.
+    fn set_ways(&self, member: usize, passage: Passage) {
+        let ways = self.ways.iter().filter(|((from, to), _)| *from == member || *to == member);
+        ways.for_each(|(_, way)| way.set(passage));
+    }
+
+    /// etcd, in a mount namespace with its own hosts if it has ways of its own.
+    fn etcd(&self, number: usize) -> Command {
+        if self.ways.is_empty() {
+            return Command::new("etcd");
+        }
+        let mut command = Command::new("unshare");
+        let script = "mount --bind \"$0\" /etc/hosts && exec etcd \"$@\"";
+        command.args(["--mount", "--propagation", "private", "sh", "-c", script]);
+        command.arg(self.path(&format!("hosts-{number}")));
+        command
+    }
+
     /// Starts a member, or starts it again.
     fn member(&self, number: usize) -> Process {
-        let peer = |number: usize| format!("https://127.0.0.1:{}", self.ports[number].1);
+        let listen = format!("https://127.0.0.1:{}", self.ports[number].1);
+        let name = |number: usize| if self.ways.is_empty() { "127.0.0.1".to_owned() } else { peer(number) };
+        let peer = |number: usize| format!("https://{}:{}", name(number), self.ports[number].1);
         let all: Vec<_> = (0..MEMBERS).map(|number| format!("m{number}={}", peer(number))).collect();
         let (ca, cert, key) = (self.path("ca.pem"), self.path("cert.pem"), self.path("key.pem"));
-        let mut command = Command::new("etcd");
+        let mut command = self.etcd(number);
         command.arg(format!("--name=m{number}")).arg("--data-dir").arg(self.path(&format!("m{number}")));
         command.arg(format!("--listen-client-urls={}", self.url(number)));
         command.arg(format!("--advertise-client-urls={}", self.url(number)));
-        command.arg(format!("--listen-peer-urls={}", peer(number)));
+        command.arg(format!("--listen-peer-urls={listen}"));
         command.arg(format!("--initial-advertise-peer-urls={}", peer(number)));
         command.arg(format!("--initial-cluster={}", all.join(",")));
         for prefix in ["", "peer-"] {
@@ -116,8 +167,7 @@ impl Cluster {
     /// Runs the script of the packages as etcd's root.
     fn create_user(&self, user: &str, password: &str) -> Output {
         let file = self.path("password");
-        fs::write(&file, password).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        write_secret(&file, password);
         let mut command = Command::new("packaging/etcd/create-user");
         self.for_etcdctl(&mut command);
         command.args([user, PREFIX]).env("ETCDCTL_USER", ROOT);
@@ -180,9 +230,24 @@ impl CommandStore for Cluster {
     }
 }
 
+fn write_secret(file: &Path, text: &str) {
+    fs::write(file, text).unwrap();
+    fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 /// The name of a member for machines.
 fn host(number: usize) -> String {
     format!("etcd-{number}.test")
+}
+
+/// The name of a member for the other ones.
+fn peer(number: usize) -> String {
+    format!("peer-{number}.test")
+}
+
+/// Where a member finds another one.
+fn way(from: usize, to: usize) -> Ipv4Addr {
+    Ipv4Addr::new(127, 9, u8::try_from(from).unwrap(), u8::try_from(to + 1).unwrap())
 }
 
 impl Store for Cluster {
@@ -190,10 +255,11 @@ impl Store for Cluster {
         let endpoints = (0..MEMBERS).map(|number| format!("\"https://{}:{}\"", host(number), self.ports[number].0));
         let section = format!(
             "engine = \"etcd\"\nendpoints = [{}]\nprefix = \"{PREFIX}\"\ntls_ca_file = \"{}\"\nusername = \
-             \"agent\"\npassword = {{ file = \"{}\" }}\n",
+             \"agent\"\npassword = {{ file = \"{}\" }}\nencryption_key = {{ file = \"{}\" }}\n",
             endpoints.collect::<Vec<_>>().join(", "),
             self.path("ca.pem").display(),
             self.path("password").display(),
+            self.path("sharing-key").display(),
         );
         let servers = (0..MEMBERS).map(|number| loopback(&host(number), self.ports[number].0)).collect();
         StoreAddress { servers, section }
@@ -209,7 +275,9 @@ impl Store for Cluster {
                 tls: TlsPaths { ca_file: Some(ca), ..TlsPaths::default() }.into(),
                 user: Some(("agent".to_owned(), password)),
             };
-            Settings { engine, encryption_key: None, recover: false }
+            // The machines' tokens are sealed before they leave them.
+            let key = Source::Value { token: Token::parse(SHARING_KEY).unwrap(), origin: "test".to_owned() };
+            Settings { engine, encryption_key: Some(key), recover: false }
         })
     }
 
@@ -217,11 +285,21 @@ impl Store for Cluster {
         MEMBERS
     }
 
-    fn disturb(&mut self, server: usize, is_killed: bool) {
-        self.members[server].signal(if is_killed { Signal::KILL } else { Signal::STOP });
+    fn has_peers(&self) -> bool {
+        !self.ways.is_empty()
+    }
+
+    fn disturb(&mut self, server: usize, kind: Disturbance) {
+        match kind {
+            Disturbance::Killed => self.members[server].signal(Signal::KILL),
+            Disturbance::Paused => self.members[server].signal(Signal::STOP),
+            Disturbance::CutOff(passage) => self.set_ways(server, passage),
+        }
     }
 
     fn heal(&mut self, server: usize) {
+        // The ways to another one that is still cut off are its own business: it is not reached by its other way.
+        self.set_ways(server, Passage::Open);
         if self.members[server].is_running() {
             self.members[server].signal(Signal::CONT);
         } else {
@@ -405,7 +483,8 @@ pub(crate) fn users_of_any_name() {
 }
 
 pub(crate) fn tortured() {
-    torture(|| Box::new(Cluster::new()), machines(20));
+    let proxies = Proxies::new();
+    torture(|| Box::new(Cluster::with(Some(&proxies))), machines(20));
 }
 
 pub(crate) fn starts_together() {

@@ -21,7 +21,7 @@ use crate::cases::{free_port, run};
 use crate::commands::{CommandStore, show_heal_and_forget};
 use crate::conformance::{self, name, value};
 use crate::etcd::certificates;
-use crate::torture::{Store, loopback, machines, torture};
+use crate::torture::{Disturbance, Store, loopback, machines, torture};
 
 /// A name in the certificate of the API server.
 const HOST: &str = "kubernetes";
@@ -200,8 +200,16 @@ impl Store for ApiServer {
         1
     }
 
-    fn disturb(&mut self, _server: usize, is_killed: bool) {
-        self.server.signal(if is_killed { Signal::KILL } else { Signal::STOP });
+    fn has_peers(&self) -> bool {
+        false
+    }
+
+    fn disturb(&mut self, _server: usize, kind: Disturbance) {
+        self.server.signal(match kind {
+            Disturbance::Killed => Signal::KILL,
+            Disturbance::Paused => Signal::STOP,
+            Disturbance::CutOff(_) => unreachable!("it is alone"),
+        });
     }
 
     fn heal(&mut self, _server: usize) {

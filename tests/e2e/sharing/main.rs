@@ -14,6 +14,8 @@
 //! each seed has a torture at the same time. `SHARING_TORTURE_SECS` sets their length, `SHARING_MACHINES` the number of
 //! agents, `SHARING_BINARY` another binary, and `SHARING_LOG` its log level; `SHARING_CALM=1` disturbs nothing. After a
 //! fault, or with `SHARING_KEEP=1`, the files and logs of all agents stay, with the disturbances and GitLab's requests.
+//! `SHARING_STRICT=1` is for a machine that does nothing else: a token that is late, by the limits that the checker has, is a
+//! fault then, and not only printed.
 //! Agents need root: each has a mount namespace with hosts of its own.
 #![allow(
     clippy::unwrap_used,

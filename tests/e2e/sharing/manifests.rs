@@ -36,8 +36,8 @@ fn objects() -> Vec<Json> {
     objects.push(json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"token": "x"}}));
     for object in &mut objects {
         // The API server of the test is older than sidecars, and takes no field that it does not know.
-        let sidecars = object.pointer_mut("/spec/template/spec/initContainers").and_then(Json::as_array_mut);
-        for container in sidecars.into_iter().flatten() {
+        let initial = object.pointer_mut("/spec/template/spec/initContainers").and_then(Json::as_array_mut);
+        for container in initial.into_iter().flatten().filter(|container| container["name"] == "agent") {
             assert_eq!(container.as_object_mut().unwrap().remove("restartPolicy"), Some("Always".into()));
         }
     }
@@ -114,6 +114,8 @@ pub(crate) fn applied_twice() {
     for number in 1..=2 {
         let pod = Pod::new(&server, &objects, &gitlab, &token, number);
         pod.run(&["--once"]).exits(0);
+        // The claim has it, where the next pod of the replica finds it.
+        assert!(fs::metadata(pod.root.join("system-id/.runner_system_id")).unwrap().len() > 0);
         assert_eq!(gitlab.requests_to(Endpoint::Register).len(), 1);
         assert_eq!(gitlab.runners()[0].managers.len(), number);
     }
@@ -193,7 +195,7 @@ impl Pod {
     fn new(server: &ApiServer, objects: &[Json], gitlab: &Gitlab, token: &str, number: usize) -> Self {
         let root = server.directory.path().join(format!("pod-{number}"));
         let pod = &named(objects, "StatefulSet")["spec"]["template"]["spec"];
-        let agent = &pod["initContainers"][0];
+        let [link, agent] = &pod["initContainers"].as_array().unwrap()[..] else { panic!("{pod}") };
         assert_eq!(pod["securityContext"]["runAsUser"], USER);
         for mount in agent["volumeMounts"].as_array().unwrap() {
             let path = root.join(text(&mount["mountPath"]).trim_start_matches('/'));
@@ -226,17 +228,26 @@ impl Pod {
         environment.push(("KUBERNETES_SERVICE_HOST".to_owned(), "127.0.0.1".to_owned()));
         environment.push(("KUBERNETES_SERVICE_PORT".to_owned(), server.port.to_string()));
         let args = agent["args"].as_array().unwrap().iter().map(|arg| text(arg).to_owned()).collect();
-        Self { root, environment, args }
+        let pod = Self { root, environment, args };
+        let words: Vec<_> = link["command"].as_array().unwrap().iter().map(text).collect();
+        pod.run_as_the_user(&words).exits(0);
+        pod
     }
 
     /// Runs the agent as the container does, with more arguments.
     fn run(&self, more: &[&str]) -> Output {
+        let own = self.args.iter().map(String::as_str);
+        let words: Vec<_> = std::iter::once("/runner-agent").chain(own).chain(more.iter().copied()).collect();
+        self.run_as_the_user(&words)
+    }
+
+    fn run_as_the_user(&self, words: &[&str]) -> Output {
         // With libraries, which the binary of the image does not need.
         let script = "for name in usr lib lib64 proc dev; do mkdir -p \"$0/$name\"; mount --rbind \"/$name\" \"$0/$name\"; done; \
-             exec chroot --userspec=999:999 --groups=999 \"$0\" /runner-agent \"$@\"";
+             exec chroot --userspec=999:999 --groups=999 \"$0\" \"$@\"";
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-euc", script]).arg(&self.root);
-        command.args(&self.args).args(more).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.args(words).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         Process::start(command).end()
     }

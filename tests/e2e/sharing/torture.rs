@@ -35,6 +35,15 @@ const HOURS: (u64, u64) = (3600, 12 * 3600);
 /// How many tokens may be lost. Two are recovered in a day: one is left for a store whose start outlasts a token.
 const LOST: usize = 1;
 
+/// What is done to a server of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Disturbance {
+    Killed,
+    Paused,
+    /// It has clients, and does not reach the other servers.
+    CutOff(Passage),
+}
+
 /// A store whose servers can be disturbed.
 pub(crate) trait Store {
     /// Where it is.
@@ -43,9 +52,11 @@ pub(crate) trait Store {
     fn settings(&self) -> Box<dyn FnOnce() -> Settings + Send>;
     /// The number of its servers.
     fn servers(&self) -> usize;
-    /// Kills or pauses a server.
-    fn disturb(&mut self, server: usize, is_killed: bool);
-    /// Starts or resumes it.
+    /// Whether servers can be cut off from each other.
+    fn has_peers(&self) -> bool;
+    /// Disturbs a server.
+    fn disturb(&mut self, server: usize, kind: Disturbance);
+    /// Starts, resumes or connects it.
     fn heal(&mut self, server: usize);
     /// Whether a server that was started answers again.
     fn is_ready(&self, server: usize) -> bool;
@@ -253,12 +264,19 @@ impl Torture<'_> {
     fn disturb_store(&mut self) {
         let (count, down) = (self.store.servers(), self.servers_down());
         let number = self.chance.below(count);
-        let is_killed = self.chance.below(2) == 0;
+        let passage = if self.chance.below(2) == 0 { Passage::Silent } else { Passage::Refusing };
+        let kind = match self.chance.below(if self.store.has_peers() { 3 } else { 2 }) {
+            0 => Disturbance::Killed,
+            1 => Disturbance::Paused,
+            _ => Disturbance::CutOff(passage),
+        };
         if self.ends.iter().any(|(_, end)| matches!(end, End::Server(it) | End::Ready(it) if *it == number)) {
             return;
         }
         let loses_majority = (down + 1) * 2 > count;
-        let mut span = self.chance.millis(500, 10_000);
+        // Where the others go on, a pause can outlast a token.
+        let longest = if loses_majority || kind == Disturbance::Killed { 10_000 } else { 30_000 };
+        let mut span = self.chance.millis(500, longest);
         if loses_majority {
             // What cannot be rotated meanwhile does not expire: a server takes half of the life to start on a busy machine.
             let left = (LIFE / 2).saturating_sub(self.age());
@@ -269,10 +287,9 @@ impl Torture<'_> {
             span = span.min(left);
             self.majority_again = Instant::now() + span + LIFE;
         }
-        self.store.disturb(number, is_killed);
+        self.store.disturb(number, kind);
         self.ends.push((Instant::now() + span, End::Server(number)));
-        let what = if is_killed { "killed" } else { "paused" };
-        self.note(format!("server {number} {what} for {:.1} s", span.as_secs_f64()));
+        self.note(format!("server {number} {kind:?} for {:.1} s", span.as_secs_f64()));
     }
 }
 
@@ -366,8 +383,8 @@ fn torture_by(store: &mut dyn Store, machines: usize, seed: u64, span: Duration)
         format!("SHARING_SEED={seed} SHARING_TORTURE_SECS={} {machines} machines", span.as_secs()),
         format!("  {}", checker.finish(lost)),
         format!("  {}", checker.finish_clocks(&agents.agents, moved)),
-        format!("  from a write to every undisturbed machine: {}", checker.projected.summary()),
-        format!("  from a disturbance's end to the token: {}", checker.healed.summary()),
+        format!("  from a write to every undisturbed machine: {}", checker.finish_projected()),
+        format!("  from a disturbance's end to the token: {}", checker.finish_healed()),
         format!("  from a lost answer to the next token: {}", checker.lost.summary()),
         format!("  tokens past their expiry: {}", checker.expired.summary()),
         format!("  {}", checker.refusals.summary()),
