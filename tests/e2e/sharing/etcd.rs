@@ -1,6 +1,6 @@
 //! Three members of etcd, with TLS and a user for the agents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -40,6 +40,8 @@ struct Cluster {
     members: Vec<Process>,
     /// The ways between two members, by the numbers of both, if each has a way of its own.
     ways: BTreeMap<(usize, usize), Proxy>,
+    /// The members that are cut off.
+    cut_off: BTreeSet<usize>,
 }
 
 impl Cluster {
@@ -53,8 +55,8 @@ impl Cluster {
         // Machines with ways of their own reach the members by names, and so do members.
         certificates(directory.path(), (0..MEMBERS).map(host).chain((0..MEMBERS).map(peer)));
         let ports: Vec<_> = (0..MEMBERS).map(|_| (free_port(), free_port())).collect();
-        let (members, ways) = Default::default();
-        let mut cluster = Self { directory, ports, members, ways };
+        let (members, ways, cut_off) = Default::default();
+        let mut cluster = Self { directory, ports, members, ways, cut_off };
         proxies.into_iter().for_each(|proxies| cluster.lay_ways(proxies));
         (0..MEMBERS).for_each(|number| cluster.members.push(cluster.member(number)));
         cluster.wait_until_healthy();
@@ -92,9 +94,10 @@ impl Cluster {
         }
     }
 
-    /// Sets the ways from and to a member.
+    /// Sets the ways between a member and those that are not cut off.
     fn set_ways(&self, member: usize, passage: Passage) {
-        let ways = self.ways.iter().filter(|((from, to), _)| *from == member || *to == member);
+        let is_meant = |from: usize, to: usize| from == member && !self.cut_off.contains(&to);
+        let ways = self.ways.iter().filter(|((from, to), _)| is_meant(*from, *to) || is_meant(*to, *from));
         ways.for_each(|(_, way)| way.set(passage));
     }
 
@@ -293,13 +296,17 @@ impl Store for Cluster {
         match kind {
             Disturbance::Killed => self.members[server].signal(Signal::KILL),
             Disturbance::Paused => self.members[server].signal(Signal::STOP),
-            Disturbance::CutOff(passage) => self.set_ways(server, passage),
+            Disturbance::CutOff(passage) => {
+                self.set_ways(server, passage);
+                self.cut_off.insert(server);
+            }
         }
     }
 
     fn heal(&mut self, server: usize) {
-        // The ways to another one that is still cut off are its own business: it is not reached by its other way.
-        self.set_ways(server, Passage::Open);
+        if self.cut_off.remove(&server) {
+            self.set_ways(server, Passage::Open);
+        }
         if self.members[server].is_running() {
             self.members[server].signal(Signal::CONT);
         } else {
