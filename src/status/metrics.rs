@@ -89,8 +89,11 @@ const SHARED_GAUGES: [RunnerGauge; 4] = [
     }),
 ];
 
+/// A value with labels beside those of the runner.
+type Labelled = (Vec<LabelPair>, f64);
+
 /// A gauge of a runner with labels of its own: name, help text, and the labels with the value.
-type LabelledGauge = (&'static str, &'static str, fn(&RunnerStatus) -> Option<(Vec<LabelPair>, f64)>);
+type LabelledGauge = (&'static str, &'static str, fn(&RunnerStatus) -> Option<Labelled>);
 
 /// The same of shared runners. Each runner has one series, however many machines share it.
 const SHARED_INFO: [LabelledGauge; 2] = [
@@ -173,7 +176,7 @@ enum SampleSource {
     /// The family has them.
     Present,
     Runners(fn(&RunnerStatus, Reading) -> Option<f64>),
-    Labelled(fn(&RunnerStatus) -> Option<(Vec<LabelPair>, f64)>),
+    Labelled(fn(&RunnerStatus) -> Option<Labelled>),
     States,
 }
 
@@ -316,11 +319,11 @@ fn gauges(
 fn labelled(
     registry: &StatusRegistry,
     runners: &[(RunnerLabels, u64)],
-    value: impl Fn(&RunnerStatus) -> Option<(Vec<LabelPair>, f64)>,
+    value: impl Fn(&RunnerStatus) -> Option<Labelled>,
 ) -> Vec<Metric> {
     let values = registry.look_up(runners.iter().map(|(_, number)| *number), |status| value(status?));
     let valued = runners.iter().zip(values).filter_map(|((labels, _), value)| Some((labels, value?)));
-    let of_value = |(labels, (own, value)): (_, (Vec<LabelPair>, f64))| {
+    let of_value = |(labels, (own, value)): (_, Labelled)| {
         let mut labels: Vec<_> = of_runner(labels).into_iter().chain(own).collect();
         labels.sort_by(|one, other| one.name().cmp(other.name()));
         gauge(labels, value)
