@@ -244,6 +244,7 @@ pub(super) fn of_operation(error: &ops::Error) -> Exit {
         | ops::Error::NoStore(_)
         | ops::Error::OtherShare { .. }
         | ops::Error::RecoveredOften(_)
+        | ops::Error::NoReason { .. }
         | ops::Error::NotRegisteredAnew(_)
         | ops::Error::NoToken(_) => Exit::LocalFile,
         ops::Error::Sharing { error, .. } => of_store(error),

@@ -98,7 +98,7 @@ fn enrolled(token: Token) -> Config {
 
 const HOUR: i64 = 3_600_000;
 
-fn secs(secs: u64) -> Duration {
+const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 

@@ -12,7 +12,7 @@
 //! | older | ours accepted, the store's dead: the store was restored, and ours is written. Ours dead, the store's accepted: that one is written as our next generation |
 //! | neither grew from the other | the accepted one is written as the next generation of both, and it is said |
 //! | any difference, neither accepted | the store's link is taken over, and our token kept: then as the same, dead |
-//! | none | ours is written, as it is; a machine without any registers the runner |
+//! | none | ours is accepted: it is written, as it is. Dead: the recovery; a machine that has left the runner comes to it like a new one, since the last machine may have deleted it. A machine without any registers the runner |
 //! | of another runner or server | it is neither projected nor overwritten |
 //!
 //! *Dead* is two refusals far enough apart. Of two tokens one is written over the other only if it was still accepted after
@@ -204,6 +204,8 @@ pub struct View<'v, S> {
     pub held: &'v [Digest],
     /// Our journal.
     pub journal: Journal,
+    /// Whether this machine has left the runner, and its token was not accepted since.
+    pub has_left: bool,
     /// The store.
     pub stored: &'v Stored,
     /// What answers have shown about a token.
@@ -280,7 +282,13 @@ impl<S: Fn(Digest) -> Shown> View<'_, S> {
         }
         // The token of a registration goes in together with the end of its change: another machine would register in between.
         if let (Some(ours), None) = (self.ours, &self.stored.lineage) {
-            return SharedStep::Write { lineage: ours.clone(), is_fork: false };
+            let shown = self.shown(ours.token());
+            if self.journal == Journal::Answered || shown.is_accepted() {
+                return SharedStep::Write { lineage: ours.clone(), is_fork: false };
+            }
+            if shown.dead_from(self.confirm_after).is_none() {
+                return SharedStep::Ask(ours.token());
+            }
         }
         // Its journal is settled: it was never sent, or is of no effect.
         if self.stored.pending.as_ref().is_some_and(|pending| pending.sender == *self.own)
@@ -290,7 +298,8 @@ impl<S: Fn(Digest) -> Shown> View<'_, S> {
         }
         match (self.ours, &self.stored.lineage) {
             (None, None) if self.is_sender_awaited() => SharedStep::Wait,
-            (_, None) => SharedStep::Register,
+            (None, None) => SharedStep::Register,
+            (Some(ours), None) => self.without_stored(ours),
             (None, Some(stored)) => self.without_ours(stored),
             (Some(ours), Some(stored)) if ours.newest() == stored.newest() => self.same(ours, stored),
             (Some(ours), Some(stored)) if ours.token() == stored.token() => {
@@ -310,7 +319,7 @@ impl<S: Fn(Digest) -> Shown> View<'_, S> {
     /// token's expiry, or a change whose result never came.
     #[must_use]
     pub fn may_recover(&self, is_expired: bool) -> bool {
-        let is_dead = self.stored.lineage.as_ref().is_some_and(|stored| {
+        let is_dead = self.stored.lineage.as_ref().map_or(self.ours.is_some(), |stored| {
             let is_ours = self.ours.is_some_and(|ours| ours.token() == stored.token());
             is_ours || self.dead_from(stored.token()).is_some()
         });
@@ -325,6 +334,17 @@ impl<S: Fn(Digest) -> Shown> View<'_, S> {
     #[must_use]
     pub fn may_heal(&self) -> bool {
         matches!(self.next_step(), SharedStep::Recover | SharedStep::TakeOver) && !self.is_sender_awaited()
+    }
+
+    /// Whether this machine comes to the runner like a new one: it has left it, no token is accepted that it held, and the
+    /// store has none, or another runner of the same server (`is_other_runner`). The last machine may have deleted ours.
+    #[must_use]
+    pub fn joins_anew(&self, is_other_runner: bool) -> bool {
+        let is_gone = self.stored.lineage.is_none() || is_other_runner;
+        self.has_left
+            && is_gone
+            && self.journal == Journal::Empty
+            && self.ours.is_some_and(|ours| self.without_stored(ours) == SharedStep::Register)
     }
 
     /// Another machine's change may still bring a token.
@@ -365,19 +385,38 @@ impl<S: Fn(Digest) -> Shown> View<'_, S> {
             return if is_left { SharedStep::ClearPending } else { SharedStep::Rest };
         }
         let Some(dead) = shown.dead_from(self.confirm_after) else { return SharedStep::Ask(ours.token()) };
-        for token in self.held.iter().copied().filter(|token| *token != ours.token()) {
-            let former = self.shown(token);
-            if former.is_accepted_since(&dead) {
-                return SharedStep::Write { lineage: stored.over(ours, token), is_fork: false };
-            }
-            if !former.was_asked_since(&dead) || self.is_outdated(&former) {
-                return SharedStep::Ask(token);
-            }
-        }
-        if self.is_outdated(&shown) {
-            return SharedStep::Ask(ours.token());
+        if let Some(step) = self.unless_all_are_dead(ours, stored, &dead) {
+            return step;
         }
         if self.is_sender_awaited() { SharedStep::Wait } else { SharedStep::Recover }
+    }
+
+    /// The store has no token. Ours was not accepted yet.
+    fn without_stored(&self, ours: &Lineage) -> SharedStep {
+        let shown = self.shown(ours.token());
+        let Some(dead) = shown.dead_from(self.confirm_after) else { return SharedStep::Ask(ours.token()) };
+        if let Some(step) = self.unless_all_are_dead(ours, ours, &dead) {
+            return step;
+        }
+        match self.has_left {
+            true => SharedStep::Register,
+            false if self.is_sender_awaited() => SharedStep::Wait,
+            false => SharedStep::Recover,
+        }
+    }
+
+    /// Our token is dead, and so is the store's: what is done about another one that we held.
+    fn unless_all_are_dead(&self, ours: &Lineage, stored: &Lineage, dead: &Stamp) -> Option<SharedStep> {
+        for token in self.held.iter().copied().filter(|token| *token != ours.token()) {
+            let former = self.shown(token);
+            if former.is_accepted_since(dead) {
+                return Some(SharedStep::Write { lineage: stored.over(ours, token), is_fork: false });
+            }
+            if !former.was_asked_since(dead) || self.is_outdated(&former) {
+                return Some(SharedStep::Ask(token));
+            }
+        }
+        self.is_outdated(&self.shown(ours.token())).then(|| SharedStep::Ask(ours.token()))
     }
 
     fn newer(&self, ours: &Lineage, stored: &Lineage) -> SharedStep {

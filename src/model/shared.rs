@@ -126,6 +126,12 @@ pub struct RecordedShare {
     pub lineage: Option<Lineage>,
     /// Whether an answer has brought the present token, and no write to the store has told of it yet.
     pub is_untold: bool,
+    /// How the runner was made, as the store has said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+    /// Whether this machine has left the runner at a stop, and GitLab has not accepted its token since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_left: bool,
 }
 
 /// A machine and its boot, which a change is sent by.

@@ -254,6 +254,17 @@ pub enum Error {
         "the token of shared runner `{0}` was recovered by its id twice within a day: something else resets it, and nothing is reset any more"
     )]
     RecoveredOften(String),
+    /// No known token of a shared runner is accepted, and its store does not show why: nothing is reset by its id.
+    #[error(
+        "shared runner `{runner}`: the server accepts none of its tokens, and the store does not show why, so its token is not reset by its id; {}",
+        strangers_text(strangers)
+    )]
+    NoReason {
+        /// The runner.
+        runner: String,
+        /// The system ids of the managers in GitLab that are no members, if GitLab lists them.
+        strangers: Vec<String>,
+    },
     /// Another machine changes the shared runner, or its token in the store is compared with ours first.
     #[error("shared runner `{0}`: another machine is at work on it")]
     SharedElsewhere(String),
@@ -263,6 +274,23 @@ pub enum Error {
     /// The record has no token.
     #[error("runner `{0}` has no token")]
     NoToken(String),
+}
+
+/// How many strangers a message names.
+const NAMED_STRANGERS: usize = 5;
+
+fn strangers_text(strangers: &[String]) -> String {
+    let named = strangers.iter().take(NAMED_STRANGERS).cloned().collect::<Vec<_>>().join(", ");
+    match strangers.len() {
+        0 => "another store or a machine without it may have reset it".to_owned(),
+        1 => format!("GitLab lists a manager that is no member here and may have reset it: {named}"),
+        count if count <= NAMED_STRANGERS => {
+            format!("GitLab lists {count} managers that are no members here, one of which may have reset it: {named}")
+        }
+        count => format!(
+            "GitLab lists {count} managers that are no members here, one of which may have reset it: {named} and others"
+        ),
+    }
 }
 
 impl Error {
@@ -328,6 +356,7 @@ impl Error {
             | Self::NoStore(_)
             | Self::OtherShare { .. }
             | Self::RecoveredOften(_)
+            | Self::NoReason { .. }
             | Self::NotRegisteredAnew(_) => Outcome::Deferred { retry_after: None },
             Self::Compose(_)
             | Self::Entry { .. }
@@ -395,6 +424,11 @@ impl Error {
             }
             Self::RecoveredOften(_) => {
                 return Some("find out what resets it, then `runner-agent shared heal` gives it a new token");
+            }
+            Self::NoReason { .. } => {
+                return Some(
+                    "find the other store or machine that resets it, and let it use this store; then `runner-agent shared heal` gives the runner a new token",
+                );
             }
             Self::NotRegisteredAnew(_) => {
                 return Some(

@@ -41,6 +41,18 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
     }
 
+    /// The system ids of the managers of a shared runner that are not among its members, as far as GitLab lists them.
+    pub async fn strangers(&self, runner: &Runner, access: &AccessToken) -> Vec<String> {
+        let Some((id, shared)) = runner.record.id.zip(runner.shared_members()) else { return Vec::new() };
+        let _place = self.place(&runner.site).await;
+        let access = self.with_access(runner, access).await;
+        let listed = self.server.managers(&runner.site.url, id, &access).await.map(|answer| answer.value);
+        let is_stranger = |id: &String| {
+            id != self.identity.system_id.as_str() && shared.iter().all(|member| member.machine.as_str() != id)
+        };
+        listed.unwrap_or_default().into_iter().filter_map(|manager| manager.system_id).filter(is_stranger).collect()
+    }
+
     /// Whether the server confirms, to a person's access token, that the id which config.toml claims is this runner's:
     /// its managers show this machine, or its description is the entry's name.
     pub async fn confirms_id(&self, runner: &Runner, access: &AccessToken) -> bool {

@@ -188,12 +188,6 @@ impl MemoryServer {
         self.0.borrow_mut().faults.entry(call).or_default().push_back(fault);
     }
 
-    /// Takes all faults back.
-    pub(crate) fn clear_faults(&self) {
-        let mut state = self.0.borrow_mut();
-        (state.faults, state.standing_faults) = (BTreeMap::new(), BTreeMap::new());
-    }
-
     /// Injects a fault into every request of a call; `None` ends it.
     pub(crate) fn inject_always(&self, call: &'static str, fault: Option<Fault>) {
         let mut state = self.0.borrow_mut();

@@ -42,6 +42,8 @@ pub enum Announced {
     Done,
     /// Store and machine are to be compared first, or another machine changes the runner.
     NotNow,
+    /// No known token is accepted, and the store does not show why.
+    NoReason,
 }
 
 /// How a machine comes to a shared runner.
@@ -144,8 +146,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ) -> Result<bool, Error> {
         let shares = self.store_of(runner)?;
         let expected = runner.stored().cloned();
-        // Only the machine that registers it knows that it was made for the store.
-        let none = || SharedRunner::new(runner.record.url.clone(), Origin::Given);
+        // A value that was lost comes back as it was.
+        let origin = runner.record.shared.as_ref().and_then(|shared| shared.origin).unwrap_or(Origin::Given);
+        let none = || SharedRunner::new(runner.record.url.clone(), origin);
         let mut next = expected.as_ref().map_or_else(none, |stored| stored.runner.clone());
         change(&mut next);
         let former = expected.as_ref().map(|stored| &stored.runner);

@@ -66,7 +66,13 @@ mod tests {
     use crate::sharing::memory::MemoryEngine;
 
     fn recorded(lineage: Lineage) -> RecordedShare {
-        RecordedShare { name: name("docker-fleet"), lineage: Some(lineage), is_untold: false }
+        RecordedShare {
+            name: name("docker-fleet"),
+            lineage: Some(lineage),
+            is_untold: false,
+            origin: None,
+            has_left: false,
+        }
     }
 
     async fn shown(runner: SharedRunner, local: Option<RecordedShare>) -> ShareDetails {

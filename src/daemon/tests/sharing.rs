@@ -1,6 +1,10 @@
 //! The daemon of a machine that shares its runner over a store in memory.
 
+mod server;
+mod simulation;
 mod telling;
+
+use std::rc::Rc;
 
 use super::*;
 use crate::model::{RunnerReport, SharingReport};

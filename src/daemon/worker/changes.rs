@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::engine::Config;
 use crate::error_chain::chain;
 use crate::lifecycle::{Active, Failed, Outcome, State};
-use crate::model::RunnerKey;
+use crate::model::{Claim, RunnerKey};
 use crate::ops::{Disk, Enrollment, EntryStatus, RegistrationSource, Server};
 use crate::sharing::Stored;
 
@@ -249,10 +249,14 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             );
             return driver.enter(Outcome::Released);
         };
-        if matches!(driver.state(), State::Rejected(_) | State::Failed(Failed { validity: None, .. })) {
+        let is_refused = |state: &Active| state.asked.is_some_and(|asked| asked.claim == Claim::Refused);
+        match driver.state() {
             // Its token is dead: the next registration brings the entry back. Another runner that had the token once would
             // write over it again and again.
-            return;
+            State::Rejected(_) | State::Failed(Failed { validity: None, .. }) => return,
+            // It may be: an acceptance brings the entry back.
+            State::Active(state) if is_refused(state) => return,
+            _ => {}
         }
         match self.shared.engine.ops.is_replaced_here(&driver.runner).await {
             Ok(false) => {}

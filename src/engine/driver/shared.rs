@@ -22,6 +22,8 @@ pub(super) enum FollowUp {
     GiveWay(ShareName),
     /// Another machine that was the last one may be deleting the runner with the present token.
     Rotate,
+    /// This machine had left the runner, and the last one has deleted it since.
+    JoinAnew(ShareName),
 }
 
 impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
@@ -35,6 +37,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         let is_due = match &follow_up {
             FollowUp::GiveWay(_) => self.runner.gives_way(),
             FollowUp::Rotate => self.runner.must_rotate(engine.ops.system_id()),
+            FollowUp::JoinAnew(_) => self.joins_anew(),
         };
         if !(has_answered && is_due) {
             return found;
@@ -46,7 +49,17 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
                 Ok(report) => report,
                 Err(error) => StepReport::failed(step, error),
             },
+            FollowUp::JoinAnew(name) => match self.join_anew(step, &name).await {
+                Ok(report) => report,
+                Err(error) => StepReport::failed(step, error),
+            },
         }
+    }
+
+    /// Whether it had left a runner that is gone. Only a daemon or command with the enrollment can come to it again.
+    pub(super) fn joins_anew(&self) -> bool {
+        let inquiry = self.inquiry();
+        self.enrollment.is_some() && inquiry.is_dead && self.engine.ops.joins_anew(&self.runner, &inquiry)
     }
 
     /// The store may not know of the token that this machine has: it may be the only one that is good.
@@ -158,14 +171,27 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             id = self.runner.record.id.map(crate::model::RunnerId::number),
             "another machine has registered the shared runner at the same time: deleting the one that this machine has made"
         );
+        self.retire_own(step, ops::Deletion::Runner).await
+    }
+
+    /// The runner that this machine had left is gone: it comes to the one that there is now, or makes it.
+    async fn join_anew(&mut self, step: Step, name: &ShareName) -> Result<StepReport, ops::Error> {
+        tracing::warn!(
+            runner = self.runner.label(),
+            share = %name,
+            id = self.runner.record.id.map(crate::model::RunnerId::number),
+            "this machine had left the shared runner, and GitLab accepts none of its tokens: taking the runner of the other machines, or registering it"
+        );
+        // With a dead token that deletes nothing; a manager is all that it could delete.
+        self.retire_own(step, ops::Deletion::Manager).await
+    }
+
+    /// Gives up the runner that this machine has, to come to the shared one like a new machine.
+    async fn retire_own(&mut self, step: Step, deletion: ops::Deletion) -> Result<StepReport, ops::Error> {
         let (engine, timing) = (Rc::clone(&self.engine), Arc::clone(&self.rules.timing));
         let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
-        let request = UnregisterRequest {
-            deletion: ops::Deletion::Runner,
-            fate: EntryFate::KeepText,
-            asked_by: AskedBy::Daemon,
-            is_sent: false,
-        };
+        let request =
+            UnregisterRequest { deletion, fate: EntryFate::KeepText, asked_by: AskedBy::Daemon, is_sent: false };
         let result = engine.ops.unregister(&mut self.runner, request, &inquiry).await?;
         let report = StepReport::new(step, vec![Outcome::Reenrolled(None)]);
         Ok(StepReport { server_time: result.date, ..report })
@@ -188,8 +214,18 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             } else {
                 engine.ops.announce(name, &mut self.runner, change, &inquiry).await?
             };
-            if announced == Announced::Done {
-                return Ok(None);
+            match announced {
+                Announced::Done => return Ok(None),
+                Announced::NotNow => {}
+                Announced::NoReason => {
+                    let access = self.access_token()?;
+                    let strangers = match &access {
+                        Some(access) => engine.ops.strangers(&self.runner, access).await,
+                        None => Vec::new(),
+                    };
+                    let runner = self.runner.label().to_owned();
+                    return Err(ops::Error::NoReason { runner, strangers });
+                }
             }
             if is_by_id {
                 break;

@@ -151,7 +151,12 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
                 };
                 Ok(StepReport { server_time: error.date(), ..StepReport::new(step, outcomes) })
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                if error.outcome() == Outcome::Refused && self.joins_anew() {
+                    self.follow_up = self.share().map(FollowUp::JoinAnew);
+                }
+                Err(error)
+            }
         }
     }
 
@@ -276,7 +281,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         }
     }
 
-    fn access_token(&self) -> Result<Option<AccessToken>, ops::Error> {
+    pub(super) fn access_token(&self) -> Result<Option<AccessToken>, ops::Error> {
         let of_server = self.config.access_to(&self.runner.record.url);
         let Asker::Command { access_token: Some(given), .. } = &self.asker else {
             return Ok(of_server.map(ServerAccess::read).transpose()?);

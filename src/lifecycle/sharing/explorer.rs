@@ -274,6 +274,7 @@ impl World {
             ours: machine.ours.as_ref(),
             held: &held,
             journal,
+            has_left: false,
             stored: &stored,
             shown: |token| match machine.shown.get(&token).copied().unwrap_or_default() {
                 _ if news == Some(token) => Shown::default().with_acceptance(self.stamp(), false),

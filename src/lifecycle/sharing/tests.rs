@@ -46,13 +46,14 @@ struct Case {
     journal: Journal,
     stored: Stored,
     shown: Vec<(&'static str, Shown)>,
+    has_left: bool,
 }
 
 impl Case {
     fn new(ours: &[&str], stored: &[&str]) -> Self {
         let of = |names: &[&str]| (!names.is_empty()).then(|| lineage(names));
         let stored = Stored { lineage: of(stored), pending: None, is_pending_overdue: false, is_foreign: false };
-        Self { ours: of(ours), held: Vec::new(), journal: Journal::Empty, stored, shown: Vec::new() }
+        Self { ours: of(ours), held: Vec::new(), journal: Journal::Empty, stored, shown: Vec::new(), has_left: false }
     }
 
     fn shown(mut self, name: &'static str, shown: Shown) -> Self {
@@ -72,19 +73,23 @@ impl Case {
     }
 
     fn step(&self) -> SharedStep {
+        self.view(|view| view.next_step())
+    }
+
+    fn view<T>(&self, decide: impl FnOnce(View<'_, &dyn Fn(Digest) -> Shown>) -> T) -> T {
         let find = |digest: Digest| self.shown.iter().find(|(name, _)| token(name) == digest);
-        View {
+        decide(View {
             own: &sender(1),
             ours: self.ours.as_ref(),
             held: &self.held,
             journal: self.journal,
             stored: &self.stored,
-            shown: |digest| find(digest).map(|(_, shown)| *shown).unwrap_or_default(),
+            shown: &|digest| find(digest).map(|(_, shown)| *shown).unwrap_or_default(),
             now: at(300),
             confirm_after: CONFIRM_AFTER,
             look_again: LOOK_AGAIN,
-        }
-        .next_step()
+            has_left: self.has_left,
+        })
     }
 }
 
@@ -103,7 +108,7 @@ fn ask(name: &str) -> SharedStep {
 fn registration_is_written_at_once_over_its_own_change() {
     for journal in [Journal::Empty, Journal::Answered] {
         let case = Case { journal, ..Case::new(&["a"], &[]).pending(1, false) };
-        assert_eq!(written(&case), (1, token("a"), false));
+        assert_eq!(written(&case.shown("a", accepted(200))), (1, token("a"), false));
     }
 }
 
@@ -195,7 +200,7 @@ fn an_empty_store_gets_what_a_machine_has_and_only_one_without_any_registers() {
     assert_eq!(Case::new(&[], &[]).step(), SharedStep::Register);
     assert_eq!(Case::new(&[], &[]).pending(2, false).step(), SharedStep::Wait);
     assert_eq!(Case::new(&[], &[]).pending(2, true).step(), SharedStep::Register);
-    assert_eq!(written(&Case::new(&["a", "b"], &[])), (2, token("b"), false));
+    assert_eq!(written(&Case::new(&["a", "b"], &[]).shown("b", accepted(200))), (2, token("b"), false));
     assert_eq!(Case::new(&[], &["a"]).step(), ask("a"));
     assert_eq!(Case::new(&[], &["a"]).shown("a", accepted(200)).step(), SharedStep::Project);
 }
@@ -255,4 +260,36 @@ fn store_that_fails_is_asked_less_and_less() {
     assert_eq!(pauses(None).collect::<Vec<_>>(), [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]);
     assert_eq!(pauses(Some(secs(160))).collect::<Vec<_>>(), [1.0, 2.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0]);
     assert_eq!(watch_pause(u32::MAX, None, Fraction::ZERO), secs(15));
+}
+
+#[test]
+fn token_goes_into_an_empty_store_only_once_it_is_accepted() {
+    let case = || Case::new(&["a", "b"], &[]);
+    assert_eq!(case().step(), ask("b"));
+    assert_eq!(case().shown("b", refused(&[200])).step(), ask("b"));
+    assert_eq!(written(&case().shown("b", accepted(200))), (2, token("b"), false));
+    assert_eq!(case().shown("b", dead()).step(), SharedStep::Recover);
+    // It has just come from GitLab.
+    let answered = Case { journal: Journal::Answered, ..case() };
+    assert_eq!(written(&answered), (2, token("b"), false));
+    // GitLab was restored.
+    assert_eq!(written(&case().held(&["b", "a"]).shown("b", dead()).shown("a", accepted(200))), (3, token("a"), false));
+}
+
+#[test]
+fn machine_that_had_left_comes_anew_to_a_runner_that_is_gone() {
+    let left =
+        |stored: &[&str], shown: Shown| Case { has_left: true, ..Case::new(&["a", "b"], stored).shown("b", shown) };
+    let joins = |case: &Case, is_other: bool| case.view(|view| view.joins_anew(is_other));
+    assert!(joins(&left(&[], dead()), false));
+    assert!(joins(&left(&["c"], dead()), true));
+    assert!(!joins(&left(&["a", "b", "c"], dead()), false), "it is the same runner");
+    assert!(!joins(&left(&[], refused(&[200])), false), "one refusal proves nothing");
+    assert!(!joins(&left(&[], accepted(200)), false));
+    assert!(!joins(&left(&[], dead()).held(&["b", "a"]), false), "the other token was not asked about");
+    assert!(joins(&left(&[], dead()).held(&["b", "a"]).shown("a", refused(&[200, 280])), false));
+    let stays = Case { has_left: false, ..left(&[], dead()) };
+    assert!(!joins(&stays, false), "a person decides");
+    let begun = Case { journal: Journal::Begun, ..left(&[], dead()) };
+    assert!(!joins(&begun, false));
 }

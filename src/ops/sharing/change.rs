@@ -55,7 +55,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let is_awaited = others.is_some_and(|(pending, _)| pending.sender != own) && step == SharedStep::Rest;
         if !is_expected || is_awaited {
             tracing::debug!(runner = runner.label(), share = %name, step = step.as_str(), is_awaited, "not changing the shared runner now");
-            return Ok(Announced::NotNow);
+            let is_by_id = change == SharedChange::ResetById;
+            let is_without_reason = is_by_id && step == SharedStep::Recover;
+            return Ok(if is_without_reason { Announced::NoReason } else { Announced::NotNow });
         }
         if change == SharedChange::ResetById && !self.may_recover(runner, inquiry) {
             return Err(Error::RecoveredOften(runner.label().to_owned()));

@@ -51,6 +51,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             ours: shared.and_then(|shared| shared.lineage.as_ref()),
             held: &held,
             journal,
+            has_left: shared.is_some_and(|shared| shared.has_left),
             stored: &stored,
             shown: &(|token| runner.shown(token, refused)) as &dyn Fn(Digest) -> Shown,
             now: inquiry.answered(),
@@ -195,7 +196,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         let mut entered = self.enter(runner).await?;
         entered.locked.give_place_back();
-        if runner.note_lineage(name) {
+        let was_away = std::mem::replace(&mut runner.share(name).has_left, false);
+        if runner.note_lineage(name) || was_away {
             self.save_record(runner).await?;
         }
         let inquiry = &Inquiry { asked: None, is_dead: false, ..*inquiry };

@@ -130,6 +130,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// Takes this machine out of the members, once its manager is deleted. A failure is only logged: people can do it with
     /// `shared forget`.
     pub async fn leave(&self, name: &ShareName, runner: &mut Runner) {
+        if runner.is_recorded && runner.record.credential.is_some() {
+            runner.share(name).has_left = true;
+            if let Err(error) = self.save_record(runner).await {
+                tracing::warn!(runner = runner.label(), error = chain(&error), "cannot note that it was left");
+            }
+        }
+        self.leave_members(name, runner).await;
+    }
+
+    async fn leave_members(&self, name: &ShareName, runner: &mut Runner) {
         if runner.store.is_none() && self.look(name, runner).await.is_err() {
             return;
         }
@@ -155,6 +165,17 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 }
             }
         }
+    }
+
+    /// Whether this machine comes to the runner like a new one after a verification that GitLab has refused.
+    #[must_use]
+    pub fn joins_anew(&self, runner: &Runner, inquiry: &Inquiry<'_>) -> bool {
+        let is_other_runner = runner.stored_runner().is_some_and(|stored| {
+            let ids = stored.id.zip(runner.record.named_id());
+            stored.url == runner.record.url && ids.is_some_and(|(theirs, ours)| theirs != ours)
+        });
+        let is_read = runner.store.as_ref().is_some_and(|memory| memory.seen.is_some());
+        is_read && self.viewed(runner, false, inquiry, |view| view.joins_anew(is_other_runner)).unwrap_or(false)
     }
 
     /// The server has named a runner for the store's token.

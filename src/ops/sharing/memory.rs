@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use super::Written;
 use crate::lifecycle::sharing::Shown;
 use crate::model::{
-    Candidate, Claim, Finding, Lineage, Link, RecordedShare, RunnerId, Sender, ServerUrl, ShareName, SharedPending,
-    SharedRunner, SharedToken, Stamp,
+    Candidate, Claim, Finding, Lineage, Link, Member, RecordedShare, RunnerId, Sender, ServerUrl, ShareName,
+    SharedPending, SharedRunner, SharedToken, Stamp,
 };
 use crate::ops::Runner;
 use crate::secret::Digest;
@@ -79,6 +79,11 @@ impl Runner {
     /// The runner in it.
     pub(super) fn stored_runner(&self) -> Option<&SharedRunner> {
         self.store.as_deref()?.runner()
+    }
+
+    /// Its members.
+    pub(in crate::ops) fn shared_members(&self) -> Option<&[Member]> {
+        self.stored_runner().map(|runner| runner.members.as_slice())
     }
 
     /// Its token.
@@ -206,8 +211,10 @@ impl Runner {
     pub(super) fn note_lineage(&mut self, name: &ShareName) -> bool {
         let lineage = self.lineage();
         let stored = self.stored_token().map(|token| token.lineage.newest());
+        let origin = self.stored_runner().filter(|stored| stored.token.is_some()).map(|stored| stored.origin);
         let before = self.record.shared.clone();
         let shared = self.share(name);
+        shared.origin = origin.or(shared.origin);
         // A token that no answer to a reset has brought is compared with the store's first.
         if shared.lineage != lineage {
             (shared.lineage, shared.is_untold) = (lineage, false);
@@ -218,7 +225,15 @@ impl Runner {
     }
 
     pub(super) fn share(&mut self, name: &ShareName) -> &mut RecordedShare {
-        let none = || Box::new(RecordedShare { name: name.clone(), lineage: None, is_untold: false });
+        let none = || {
+            Box::new(RecordedShare {
+                name: name.clone(),
+                lineage: None,
+                is_untold: false,
+                origin: None,
+                has_left: false,
+            })
+        };
         let shared = self.record.shared.get_or_insert_with(none);
         if shared.name != *name {
             **shared = *none();

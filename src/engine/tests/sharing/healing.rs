@@ -20,7 +20,7 @@ impl Fleet {
     }
 
     /// GitLab gives the runner a token that no machine knows.
-    fn lose_token(&self) {
+    pub(super) fn lose_token(&self) {
         let id = self.server.runners().keys().next().copied().unwrap();
         let (other, unknown) = self.server.add_runner();
         self.server.remove_runner(other);
