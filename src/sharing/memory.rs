@@ -29,6 +29,8 @@ struct State {
     failures: u32,
     /// Whether this machine lacks a right.
     is_denied: bool,
+    /// Whether it may not write.
+    is_read_only: bool,
 }
 
 impl MemoryEngine {
@@ -61,6 +63,11 @@ impl MemoryEngine {
     /// This machine has no right any more, or has it again.
     pub fn deny(&self, is_denied: bool) {
         self.0.borrow_mut().is_denied = is_denied;
+    }
+
+    /// This machine may not write any more.
+    pub fn deny_writes(&self) {
+        self.0.borrow_mut().is_read_only = true;
     }
 
     /// How many requests were not answered.
@@ -99,6 +106,13 @@ impl MemoryEngine {
         }
     }
 
+    fn check_write(&self) -> Result<(), Error> {
+        self.check()?;
+        let (object, right) = ("a value".to_owned(), "the right to write".to_owned());
+        let denied = Error::Denied { engine: "memory", act: "write", object, right };
+        if self.0.borrow().is_read_only { Err(denied) } else { Ok(()) }
+    }
+
     fn value(&self, name: &ShareName) -> watch::Sender<Option<Value>> {
         self.0.borrow_mut().values.entry(name.clone()).or_insert_with(|| watch::Sender::new(None)).clone()
     }
@@ -125,7 +139,7 @@ impl Engine for MemoryEngine {
             *count = count.saturating_sub(1);
             is_one
         };
-        self.check()?;
+        self.check_write()?;
         let is_passing = take(&mut self.0.borrow_mut().passing);
         if !is_passing && take(&mut self.0.borrow_mut().lost_requests) {
             return Err(unknown());
@@ -141,7 +155,7 @@ impl Engine for MemoryEngine {
     }
 
     async fn probe(&self, _: &ShareName) -> Result<(), Error> {
-        Ok(())
+        self.check_write()
     }
 
     async fn watch(&self, name: &ShareName) -> Result<MemoryWatch, Error> {
