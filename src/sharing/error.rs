@@ -24,16 +24,12 @@ pub enum Error {
         detail: String,
     },
     /// The store does not know the credentials.
-    #[error("{engine} does not accept the credentials of {who} to {act} {object}: {detail}")]
+    #[error("{engine} does not accept the credentials of {attempt}: {detail}")]
     Unauthenticated {
         /// The store.
         engine: &'static str,
-        /// Whose they are, and at which address.
-        who: String,
-        /// What was tried.
-        act: &'static str,
-        /// The object.
-        object: String,
+        /// Whose they are, at which address, and what was tried with them.
+        attempt: String,
         /// What the store says.
         detail: String,
     },

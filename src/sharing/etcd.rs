@@ -319,14 +319,17 @@ impl Etcd {
 
     /// The user, for messages.
     fn user(&self) -> String {
-        self.config.user.as_ref().map_or_else(|| "nobody".to_owned(), |(name, _)| format!("the user `{name}`"))
+        self.config
+            .user
+            .as_ref()
+            .map_or_else(|| "a client without a user".to_owned(), |(name, _)| format!("the user `{name}`"))
     }
 
-    /// The same with the member that has answered.
-    fn user_at(&self) -> String {
+    /// Who has tried what at the member that has answered.
+    fn attempt(&self, kind: Kind, object: &str) -> String {
         let member = self.config.endpoints.get(self.preferred.get());
         let member = member.map(|member| format!(" at {member}")).unwrap_or_default();
-        format!("{}{member}", self.user())
+        format!("{}{member} to {} {object}", self.user(), kind.act())
     }
 
     fn error(&self, name: &ShareName, kind: Kind, failure: Failure) -> Error {
@@ -344,12 +347,12 @@ impl Etcd {
                 Error::Denied { engine, act, object, right }
             }
             Failure::Refused { code: code::UNAUTHENTICATED, message } => {
-                Error::Unauthenticated { engine, who: self.user_at(), act: kind.act(), object, detail: message }
+                Error::Unauthenticated { engine, attempt: self.attempt(kind, &object), detail: message }
             }
             // Without a user, on an etcd that has some.
             Failure::Refused { code: code::INVALID_ARGUMENT, message } if message.contains("user name is empty") => {
                 let detail = "it asks for a user, and [sharing] has none".to_owned();
-                Error::Unauthenticated { engine, who: self.user_at(), act: kind.act(), object, detail }
+                Error::Unauthenticated { engine, attempt: self.attempt(kind, &object), detail }
             }
             Failure::Refused { message, .. } => Error::Rejected { engine, object, detail: message },
         }

@@ -125,8 +125,8 @@ impl Kubernetes {
             (code, false) if verb == PATCH => Error::Unknown { engine, object, detail: not_of_api_server(code) },
             (code, false) => self.unreachable(name, verb, &not_of_api_server(code)),
             (401, true) => {
-                let who = format!("{} at {}", self.user, self.address);
-                Error::Unauthenticated { engine, who, act, object, detail }
+                let attempt = format!("{} at {} to {act} {object}", self.user, self.address);
+                Error::Unauthenticated { engine, attempt, detail }
             }
             (403, true) if status.message.contains(ADMISSION) => Error::Rejected { engine, object, detail },
             (403, true) => {

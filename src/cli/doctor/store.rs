@@ -194,8 +194,8 @@ mod tests {
 
     #[test]
     fn credentials_that_the_store_does_not_accept_are_told_from_a_way_that_does_not_lead_there() {
-        let (who, object, detail) = ("the user `agent`".to_owned(), "the key `a`".to_owned(), "no".to_owned());
-        let refused = Error::Unauthenticated { engine: "etcd", who, act: "read", object, detail };
+        let attempt = "the user `agent` to read the key `a`".to_owned();
+        let refused = Error::Unauthenticated { engine: "etcd", attempt, detail: "no".to_owned() };
         let rows = way(Some(&refused));
         let found: Vec<_> = rows.iter().map(|row| (row.check, row.result, row.remedy.is_some())).collect();
         assert_eq!(found, [(CONNECTION, RowResult::Ok, false), (CREDENTIALS, RowResult::Error, true)]);
