@@ -80,7 +80,7 @@ pub use candidates::Inquiry;
 pub use enrollment::{
     AccessToken, Creation, Enrollment, RegistrationSource, ServerAccess, given_tokens, server_of_given,
 };
-pub use error::{Error, Failure};
+pub use error::{Error, Failure, OTHER_SHARE_REMEDY};
 pub use move_record::{Moved, RecordMove, is_locked, knows_token_of};
 pub use places::{LOCK_WAIT, Locked};
 pub use ports::{AccessServer, Disk, Server};

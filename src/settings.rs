@@ -93,6 +93,8 @@ pub struct Settings {
     pub has_file: bool,
     /// Whether the daemon waits for entries that another process is to write into config.toml.
     pub waits_for_config: bool,
+    /// Where the engine of the store of shared runners is set.
+    pub sharing_place: Option<Place>,
     /// The template files of the enrollments, whose text is in `engine`.
     pub templates: Vec<PathBuf>,
     /// Valid but probably unintended settings, one sentence each.
@@ -190,6 +192,7 @@ fn assemble(
     engine.enrollments = enrollment::enrollments(drafts, environment, &engine.servers, &rules, &mut findings);
     findings.warnings.extend(sharing.recovery_warnings(&engine));
     findings.warnings.extend(server::copies_warnings(&engine));
+    let sharing_place = sharing.engine_place().cloned();
     engine.sharing = sharing.validate(&mut findings.diagnostics);
     let status_server = http.status_server(paths, &mut findings.diagnostics);
     let Findings { diagnostics, warnings, templates } = findings;
@@ -201,6 +204,7 @@ fn assemble(
         status_server,
         has_file,
         waits_for_config,
+        sharing_place,
         templates,
         warnings,
     })

@@ -5,6 +5,7 @@ mod finding;
 mod hooks;
 mod runners;
 mod secrets;
+mod sharing;
 mod sockets;
 
 use std::sync::Arc;
@@ -57,6 +58,7 @@ pub(super) async fn checked(context: &Context<'_>) -> Result<Checked, Error> {
     }
     findings.extend(settings.warnings.iter().map(|warning| Finding::warning(warning).in_file(agent_toml)));
     secrets::check(&settings, &checked.records, checked.store.as_ref(), findings).await;
+    sharing::check(&settings, findings).await;
     hooks::check(&settings, &checked.records, checked.snapshot.as_deref(), &checked.paths, findings).await;
     runners::check_files(&settings, checked.snapshot.as_deref(), &checked.paths, findings).await;
     if let Some(snapshot) = &checked.snapshot {

@@ -7,6 +7,7 @@ mod daemon;
 mod row;
 mod runners;
 mod servers;
+mod store;
 
 use super::arguments::DoctorArguments;
 use super::check::{self, Checked};
@@ -53,6 +54,7 @@ async fn examine(context: &Context<'_>, arguments: &DoctorArguments) -> Result<E
         for row in access_tokens::examine(&client, settings, &checked, reachable, context.now()).await {
             servers::add_row(&mut rows, row);
         }
+        rows.extend(store::examine(settings, &checked.records).await);
         let patient = runners::Patient {
             config: &settings.engine,
             store: checked.store.as_ref(),

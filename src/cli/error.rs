@@ -254,7 +254,7 @@ pub(super) fn of_operation(error: &ops::Error) -> Exit {
 }
 
 /// A command does not wait for a second refusal: a person reads which right is missing, and can repeat it.
-fn of_store(error: &sharing::Error) -> Exit {
+pub(super) fn of_store(error: &sharing::Error) -> Exit {
     if error.is_passing() { Exit::Unreachable } else { Exit::LocalFile }
 }
 

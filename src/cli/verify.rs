@@ -46,6 +46,20 @@ async fn verify_one(session: Rc<CommandSession>, managed: ManagedRunner, goal: G
     let drive = session.drive(&mut driver, goal, Budget::BY_RULES).await;
     let report = record_report(&driver.runner, driver.now());
     let expiry = expiry_text(report.token_expires_at, driver.now());
+    let is_answered = match drive.outcome() {
+        Some(Outcome::Accepted(_) | Outcome::Adopted(_)) => true,
+        Some(Outcome::Refused) => goal == Goal::Verified,
+        _ => false,
+    };
+    if is_answered && let Some(error) = driver.store_refusal().await {
+        let (action, answer) = match drive.outcome() {
+            Some(Outcome::Refused) => (Action::Refused, "refused".to_owned()),
+            Some(Outcome::Adopted(_)) => (Action::Adopted, format!("accepted, {expiry}")),
+            _ => (Action::Verified, format!("accepted, {expiry}")),
+        };
+        let line = format!("{answer}; the store that it is shared in cannot be used");
+        return RunnerOutcome::failed(report, action, line, &error.into());
+    }
     match drive.outcome() {
         Some(Outcome::Accepted(_)) => RunnerOutcome::done(report, Action::Verified, format!("accepted, {expiry}")),
         Some(Outcome::Adopted(_)) => RunnerOutcome::done(

@@ -214,6 +214,17 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             self.store_sole_copy().await;
             failure = failure.filter(|_| self.driver.runner.is_unstored());
         }
+        // A shared runner may be refused because the store has its new token.
+        if failure.as_ref().is_none_or(StepFailure::is_refusal)
+            && let Some(error) = self.driver.store_refusal().await
+        {
+            let runner = self.driver.runner.label();
+            if !self.driver.runner.is_store_trouble_said() {
+                let (error, hint) = (chain(&error), error.hint());
+                tracing::error!(runner, error, hint, "the store of the shared runner cannot be used");
+            }
+            failure = Some(StepFailure::Operation(error));
+        }
         self.tell_hooks();
         (self.driver, self.acceptance, failure)
     }

@@ -102,6 +102,12 @@ impl StepFailure {
         }
     }
 
+    /// Whether the server does not accept the token.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Operation(error) if error.outcome() == Outcome::Refused)
+    }
+
     /// What the user can do about it, unless the message says so already.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {

@@ -228,7 +228,7 @@ impl Listing<'_> {
         let Some(share) = enrollment.share_as.as_ref().filter(|_| config.policy_of(runner).shared == Some(true)) else {
             return;
         };
-        self.inventory.warnings.push(format!(
+        self.inventory.errors.push(format!(
             "enrollment `{}` has `share_as = \"{share}\"`, and the [[runner]] of its runner has `shared = true`: this machine does not rotate the token; remove one of the two",
             enrollment.key
         ));

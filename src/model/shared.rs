@@ -274,4 +274,10 @@ impl SharedRunner {
         let (id, token, changed_by, pending, leaving) = Default::default();
         Self { url, origin, id, token, changed_by, pending, members: Vec::new(), recoveries: Vec::new(), leaving }
     }
+
+    /// Whether it is another runner than the one with this server and id.
+    #[must_use]
+    pub fn is_other_than(&self, url: &ServerUrl, id: Option<RunnerId>) -> bool {
+        self.url != *url || self.id.zip(id).is_some_and(|(theirs, ours)| theirs != ours)
+    }
 }

@@ -10,6 +10,10 @@ use crate::secret::{Fingerprint, SourceError};
 use crate::sharing;
 use crate::store::{self, ComposeError, EntryProblem};
 
+/// What to do about a value in the store that is of another runner or server.
+pub const OTHER_SHARE_REMEDY: &str =
+    "use another name in `share_as`, or remove the one in the store with `runner-agent shared forget`";
+
 /// A failed call to a server.
 #[derive(Debug)]
 pub struct Failure {
@@ -418,9 +422,7 @@ impl Error {
                 );
             }
             Self::OtherShare { .. } => {
-                return Some(
-                    "use another name in `share_as`, or remove the one in the store with `runner-agent shared forget`",
-                );
+                return Some(OTHER_SHARE_REMEDY);
             }
             Self::RecoveredOften(_) => {
                 return Some("find out what resets it, then `runner-agent shared heal` gives it a new token");

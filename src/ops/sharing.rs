@@ -13,6 +13,7 @@
 
 mod change;
 mod compare;
+mod examine;
 mod heal;
 mod join;
 mod memory;
@@ -127,7 +128,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let text = error.to_string();
         runner.memory().is_lasting = true;
         if runner.memory().problem.replace(text.clone()).as_ref() != Some(&text) {
-            tracing::error!(runner = runner.label(), share = %name, "{text}");
+            let hint = error.hint();
+            tracing::error!(runner = runner.label(), share = %name, hint, "{text}");
         }
         Err(error)
     }

@@ -140,6 +140,11 @@ impl SharingSection {
         }
     }
 
+    /// Where its engine was given.
+    pub(super) fn engine_place(&self) -> Option<&Place> {
+        place(&self.engine)
+    }
+
     /// Validates it; `None` without a store, or after an error.
     pub(super) fn validate(self, diagnostics: &mut Diagnostics) -> Option<Settings> {
         let place = self.place.clone()?;

@@ -3,14 +3,14 @@
 use crate::secret::Fingerprint;
 
 /// An act on the store of a shared runner has failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// No address of the store answers, or it has no majority.
     #[error("{engine} cannot be reached: {detail}")]
     Unreachable {
         /// The store.
         engine: &'static str,
-        /// What went wrong, by address.
+        /// What was tried, and what went wrong, by address.
         detail: String,
     },
     /// The answer to a write was lost: it may be executed, now or later.
@@ -24,10 +24,12 @@ pub enum Error {
         detail: String,
     },
     /// The store does not know the credentials.
-    #[error("{engine} does not accept the credentials: {detail}")]
+    #[error("{engine} does not accept the credentials of {attempt}: {detail}")]
     Unauthenticated {
         /// The store.
         engine: &'static str,
+        /// Whose they are, at which address, and what was tried with them.
+        attempt: String,
         /// What the store says.
         detail: String,
     },
@@ -95,6 +97,14 @@ pub enum Error {
         /// What is wrong.
         detail: String,
     },
+    /// Nothing says where the API server is.
+    #[error(
+        "Kubernetes cannot be used: this is no pod with a service account, and [sharing] has no `kubeconfig`: {detail}"
+    )]
+    NoPod {
+        /// What is missing.
+        detail: String,
+    },
     /// A secret of `[sharing]` cannot be read now. Its content was not looked at.
     #[error("{engine} cannot be used: {detail}")]
     Unreadable {
@@ -139,6 +149,7 @@ impl Error {
             | Self::Unsealed { .. }
             | Self::TooLarge { .. }
             | Self::NotCompiledIn { .. }
+            | Self::NoPod { .. }
             | Self::Settings { .. }
             | Self::Unreadable { .. }
             | Self::Rejected { .. } => false,
@@ -166,7 +177,12 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Unauthenticated { .. } => Some("check the user, password, client certificate or token of [sharing]"),
+            Self::Unauthenticated { engine: "etcd", .. } => Some(
+                "check `username` and `password` of [sharing]; `etcdctl user passwd USER` sets another password, and `packaging/etcd/create-user` makes the user",
+            ),
+            Self::Unauthenticated { .. } => Some(
+                "check that the ServiceAccount of the pod exists, or that `kubeconfig` of [sharing] has credentials that are still valid",
+            ),
             Self::Denied { .. } => Some(
                 "grant the right; the agent's packages have a Role for Kubernetes and the commands for an etcd role",
             ),
@@ -174,15 +190,26 @@ impl Error {
             Self::Foreign { .. } => Some(
                 "nothing was overwritten: use another name in `share_as`, update the agent, or remove the object with `runner-agent shared forget`",
             ),
-            Self::Sealed { .. } => Some("give all machines the same `encryption_key` in [sharing]"),
-            Self::Unsealed { .. } => {
-                Some("nothing was overwritten: give the machine that wrote it the `encryption_key` of [sharing], too")
-            }
+            Self::Sealed { .. } => Some(
+                "nothing was overwritten: give all machines the same `encryption_key` in [sharing]; once they have it, and the value still has another one, `runner-agent shared forget NAME` on one machine removes the value, and the machines write their token again, sealed with their key",
+            ),
+            Self::Unsealed { .. } => Some(
+                "nothing was overwritten: give all machines the same `encryption_key` in [sharing]; once they have it, `runner-agent shared forget NAME` on one machine removes the value, and the machines write their token again, sealed",
+            ),
             Self::TooLarge { .. } => Some("remove members that are gone with `runner-agent shared forget`"),
             Self::NotCompiledIn { .. } => Some(
-                "install the Debian package or the container image `runner-agent`, or build with `--features etcd,kubernetes`",
+                "the packages of runner-agent have it: deb, rpm, the tarball with the static binary, and the container image; a build of your own needs `--features etcd,kubernetes`",
+            ),
+            Self::NoPod { .. } => Some(
+                "run the agent in a pod with a ServiceAccount, or set `kubeconfig` in [sharing] to a file with the address of the API server and credentials",
             ),
             Self::Rejected { .. } => Some("nothing was written: change what the store says, or its limits"),
+            Self::Unreachable { engine: "etcd", .. } => Some(
+                "check whether the members of etcd run, and whether `endpoints` of [sharing] has their addresses and `tls_ca_file` their authority",
+            ),
+            Self::Unreachable { engine: "Kubernetes", .. } => {
+                Some("check whether the API server runs, and whether this machine has a way to it")
+            }
             Self::Unreachable { .. }
             | Self::Unknown { .. }
             | Self::Settings { .. }

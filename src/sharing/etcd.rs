@@ -317,25 +317,42 @@ impl Etcd {
         Error::Answer { engine: ENGINE, object: self.object(name), detail: detail.to_owned() }
     }
 
+    /// The user, for messages.
+    fn user(&self) -> String {
+        self.config
+            .user
+            .as_ref()
+            .map_or_else(|| "a client without a user".to_owned(), |(name, _)| format!("the user `{name}`"))
+    }
+
+    /// Who has tried what at the member that has answered.
+    fn attempt(&self, kind: Kind, object: &str) -> String {
+        let member = self.config.endpoints.get(self.preferred.get());
+        let member = member.map(|member| format!(" at {member}")).unwrap_or_default();
+        format!("{}{member} to {} {object}", self.user(), kind.act())
+    }
+
     fn error(&self, name: &ShareName, kind: Kind, failure: Failure) -> Error {
         let (engine, object) = (ENGINE, self.object(name));
         match failure {
-            Failure::NotExecuted(detail) => Error::Unreachable { engine, detail },
             Failure::Lost(detail) if kind == Kind::Write => Error::Unknown { engine, object, detail },
-            Failure::Lost(detail) => Error::Unreachable { engine, detail },
+            Failure::NotExecuted(detail) | Failure::Lost(detail) => {
+                let (act, user) = (kind.act(), self.user());
+                Error::Unreachable { engine, detail: format!("no answer to {act} {object} as {user}: {detail}") }
+            }
             Failure::Refused { code: code::PERMISSION_DENIED, .. } => {
                 let act = kind.act();
-                let user = self.config.user.as_ref().map_or("this user", |(name, _)| name);
                 let right =
-                    format!("the permission of `{user}` to {act} keys with the prefix `{}`", self.config.prefix);
+                    format!("the permission of {} to {act} keys with the prefix `{}`", self.user(), self.config.prefix);
                 Error::Denied { engine, act, object, right }
             }
             Failure::Refused { code: code::UNAUTHENTICATED, message } => {
-                Error::Unauthenticated { engine, detail: message }
+                Error::Unauthenticated { engine, attempt: self.attempt(kind, &object), detail: message }
             }
             // Without a user, on an etcd that has some.
             Failure::Refused { code: code::INVALID_ARGUMENT, message } if message.contains("user name is empty") => {
-                Error::Unauthenticated { engine, detail: "it asks for a user, and [sharing] has none".to_owned() }
+                let detail = "it asks for a user, and [sharing] has none".to_owned();
+                Error::Unauthenticated { engine, attempt: self.attempt(kind, &object), detail }
             }
             Failure::Refused { message, .. } => Error::Rejected { engine, object, detail: message },
         }

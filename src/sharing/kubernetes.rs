@@ -52,6 +52,9 @@ pub struct Config {
 pub struct Kubernetes {
     secrets: Api<Secret>,
     namespace: String,
+    /// The address of the API server, and whose credentials it gets, for messages.
+    address: String,
+    user: String,
 }
 
 impl std::fmt::Debug for Kubernetes {
@@ -76,9 +79,7 @@ impl Kubernetes {
                 let options = KubeConfigOptions::default();
                 kube::Config::from_custom_kubeconfig(read, &options).await.map_err(|error| named(&error))?
             }
-            None => kube::Config::incluster().map_err(|error| {
-                settings(format!("this is no pod with a service account, and [sharing] has no `kubeconfig`: {error}"))
-            })?,
+            None => kube::Config::incluster().map_err(|error| Error::NoPod { detail: error.to_string() })?,
         };
         // The crate would repeat a change that may have been made, and report the failed test of the second one.
         found.default_retry = false;
@@ -91,8 +92,16 @@ impl Kubernetes {
         if found.accept_invalid_certs {
             tracing::warn!("the kubeconfig of [sharing] does not check the certificate of the API server");
         }
+        // Without what a URL can have besides.
+        let (url, port) = (&found.cluster_url, found.cluster_url.port_u16());
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        let address = format!("{}://{}{port}", url.scheme_str().unwrap_or("https"), url.host().unwrap_or_default());
+        let user = match &config.kubeconfig {
+            Some(path) => format!("the kubeconfig `{}`", path.display()),
+            None => "the service account of the pod".to_owned(),
+        };
         let client = Client::try_from(found).map_err(|error| settings(error.to_string()))?;
-        Ok(Self { secrets: Api::namespaced(client, &namespace), namespace })
+        Ok(Self { secrets: Api::namespaced(client, &namespace), namespace, address, user })
     }
 
     fn error(&self, name: &ShareName, verb: &'static str, error: kube::Error) -> Error {
@@ -103,19 +112,22 @@ impl Kubernetes {
             return if is_lost {
                 Error::Unknown { engine, object, detail }
             } else {
-                Error::Unreachable { engine, detail }
+                self.unreachable(name, verb, &detail)
             };
         };
-        let act = if verb == PATCH { "change" } else { "read" };
+        let act = act(verb);
         let detail = format!("{}: {}", status.code, status.message);
         match (status.code, is_of_api_server(&status)) {
             // It is refused before it is looked at. The API server says so in plain text.
-            (429, _) => Error::Unreachable { engine, detail: "429: it is too busy".to_owned() },
+            (429, _) => self.unreachable(name, verb, "429: it is too busy"),
             (413, _) => Error::Rejected { engine, object, detail: "413: the request is too large".to_owned() },
             // A proxy, or an API server that is about to serve. It may have passed a change on.
             (code, false) if verb == PATCH => Error::Unknown { engine, object, detail: not_of_api_server(code) },
-            (code, false) => Error::Unreachable { engine, detail: not_of_api_server(code) },
-            (401, true) => Error::Unauthenticated { engine, detail },
+            (code, false) => self.unreachable(name, verb, &not_of_api_server(code)),
+            (401, true) => {
+                let attempt = format!("{} at {} to {act} {object}", self.user, self.address);
+                Error::Unauthenticated { engine, attempt, detail }
+            }
             (403, true) if status.message.contains(ADMISSION) => Error::Rejected { engine, object, detail },
             (403, true) => {
                 Error::Denied { engine, act, object, right: format!("the verb `{verb}` on this Secret in a Role") }
@@ -123,7 +135,7 @@ impl Kubernetes {
             (404, true) => Error::Missing { object },
             // It can have passed a change on to its own store.
             (500.., true) if verb == PATCH => Error::Unknown { engine, object, detail },
-            (500.., true) => Error::Unreachable { engine, detail },
+            (500.., true) => self.unreachable(name, verb, &detail),
             // Another change came in between, or what was asked for is out of date.
             (409 | 410, true) => Error::Answer { engine, object, detail },
             (_, true) => Error::Rejected { engine, object, detail },
@@ -132,11 +144,17 @@ impl Kubernetes {
 
     async fn read(&self, name: &ShareName) -> Result<Secret, Error> {
         let answer = tokio::time::timeout(TIMEOUT, self.secrets.get(&secret_of(name))).await;
-        answer.map_err(|_| self.late())?.map_err(|error| self.error(name, GET, error))
+        answer.map_err(|_| self.late(name, GET))?.map_err(|error| self.error(name, GET, error))
     }
 
-    fn late(&self) -> Error {
-        Error::Unreachable { engine: ENGINE, detail: "the API server does not answer in time".to_owned() }
+    fn late(&self, name: &ShareName, verb: &'static str) -> Error {
+        self.unreachable(name, verb, "it does not answer in time")
+    }
+
+    fn unreachable(&self, name: &ShareName, verb: &'static str, detail: &str) -> Error {
+        let (act, object, Self { address, user, .. }) = (act(verb), self.object(name), self);
+        let detail = format!("no answer to {act} {object} with {user}: {address}: {detail}");
+        Error::Unreachable { engine: ENGINE, detail }
     }
 
     async fn patch(&self, name: &ShareName, patch: Vec<Json>, is_dry: bool) -> Result<(), Failed> {
@@ -189,6 +207,11 @@ fn not_of_api_server(code: u16) -> String {
 const GET: &str = "get";
 const WATCH: &str = "watch";
 const PATCH: &str = "patch";
+
+/// What is done to the Secret, for messages.
+fn act(verb: &str) -> &'static str {
+    if verb == PATCH { "change" } else { "read" }
+}
 
 fn secret_of(name: &ShareName) -> String {
     format!("runner-agent-{name}")
@@ -319,7 +342,7 @@ impl Engine for Kubernetes {
         let fields = format!("metadata.name={}", secret_of(name));
         let parameters = WatchParams { timeout: Some(WATCH_SECS), ..WatchParams::default() }.fields(&fields);
         let stream = tokio::time::timeout(TIMEOUT, self.secrets.watch(&parameters, &version)).await;
-        let stream = stream.map_err(|_| self.late())?.map_err(|error| self.error(name, WATCH, error))?;
+        let stream = stream.map_err(|_| self.late(name, WATCH))?.map_err(|error| self.error(name, WATCH, error))?;
         Ok(KubernetesWatch(Box::pin(stream)))
     }
 }

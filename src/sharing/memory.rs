@@ -38,6 +38,8 @@ struct State {
     failures: u32,
     /// Whether this machine lacks a right.
     is_denied: bool,
+    /// Whether it may not write.
+    is_read_only: bool,
 }
 
 impl MemoryEngine {
@@ -77,6 +79,11 @@ impl MemoryEngine {
         self.state.borrow_mut().is_denied = is_denied;
     }
 
+    /// This machine may not write any more.
+    pub fn deny_writes(&self) {
+        self.state.borrow_mut().is_read_only = true;
+    }
+
     /// How many requests were not answered.
     pub fn failures(&self) -> u32 {
         self.state.borrow().failures
@@ -113,6 +120,13 @@ impl MemoryEngine {
         }
     }
 
+    fn check_write(&self) -> Result<(), Error> {
+        self.check()?;
+        let (object, right) = ("a value".to_owned(), "the right to write".to_owned());
+        let denied = Error::Denied { engine: "memory", act: "write", object, right };
+        if self.state.borrow().is_read_only { Err(denied) } else { Ok(()) }
+    }
+
     fn value(&self, name: &ShareName) -> watch::Sender<Option<Value>> {
         self.state.borrow_mut().values.entry(name.clone()).or_insert_with(|| watch::Sender::new(None)).clone()
     }
@@ -131,7 +145,7 @@ impl MemoryEngine {
             *count = count.saturating_sub(1);
             is_one
         };
-        self.check()?;
+        self.check_write()?;
         let is_passing = take(&mut self.state.borrow_mut().passing);
         if !is_passing && take(&mut self.state.borrow_mut().lost_requests) {
             return Err(self.unknown(name));
@@ -186,7 +200,7 @@ impl Engine for MemoryEngine {
     }
 
     async fn probe(&self, _: &ShareName) -> Result<(), Error> {
-        Ok(())
+        self.check_write()
     }
 
     async fn watch(&self, name: &ShareName) -> Result<MemoryWatch, Error> {

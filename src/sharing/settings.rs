@@ -72,7 +72,10 @@ impl EngineSettings {
     }
 
     /// Checks whether this build has the engine.
-    fn check_compiled(&self) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// [`Error::NotCompiledIn`].
+    pub fn check_compiled(&self) -> Result<(), Error> {
         let is_compiled = match self {
             Self::Etcd { .. } => cfg!(feature = "etcd"),
             Self::Kubernetes { .. } => cfg!(feature = "kubernetes"),

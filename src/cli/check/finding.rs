@@ -109,11 +109,16 @@ impl Finding {
     pub(super) fn of_setting(diagnostic: &Diagnostic) -> Self {
         let Diagnostic { place, message, remedy, is_usage } = diagnostic;
         let exit = if *is_usage { Exit::Usage } else { Exit::LocalFile };
-        let finding = Self { exit, ..Self::error(message).with_remedy(remedy.clone()).stopping() };
+        Self { exit, ..Self::error(message).with_remedy(remedy.clone()).stopping() }.at(Some(place))
+    }
+
+    /// The same at the place of a setting.
+    pub(super) fn at(self, place: Option<&Place>) -> Self {
         match place {
-            Place::Line { file, line } => finding.in_line(file, *line),
-            Place::File(file) => finding.in_file(file),
-            Place::Variable(name) | Place::Flag(name) => Self { setting: Some(*name), ..finding },
+            Some(Place::Line { file, line }) => self.in_line(file, *line),
+            Some(Place::File(file)) => self.in_file(file),
+            Some(Place::Variable(name) | Place::Flag(name)) => Self { setting: Some(*name), ..self },
+            None => self,
         }
     }
 

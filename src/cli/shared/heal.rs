@@ -62,6 +62,8 @@ async fn try_heal(
     name: &ShareName,
     shares: &Rc<Shares<AnyEngine>>,
 ) -> Result<RunnerOutcome, Error> {
+    // What is of another runner is neither used nor overwritten.
+    session.ops().check_store(name, &mut driver.runner).await?;
     let drive = session.drive(driver, Goal::Healed, Budget::BY_RULES).await;
     if let Some(stored) = rescue(session, driver, &drive).await {
         return rotated(session, driver, stored).await;
@@ -69,11 +71,11 @@ async fn try_heal(
     match (drive.outcome(), driver.state()) {
         (Some(Outcome::Rotated(_)), _) => {
             let outcome = rotated(session, driver, drive).await?;
-            generation_in(shares, name, driver).await?;
+            generation_in(session, shares, name, driver).await?;
             Ok(outcome)
         }
         (Some(Outcome::Accepted(_) | Outcome::Adopted(_)), _) => {
-            let generation = generation_in(shares, name, driver).await?;
+            let generation = generation_in(session, shares, name, driver).await?;
             let report = record_report(&driver.runner, driver.now());
             let line = format!("its token is accepted, and stands in the store as generation {generation}");
             Ok(RunnerOutcome::done(report, Action::Verified, line))
@@ -92,7 +94,13 @@ async fn try_heal(
 }
 
 /// The generation of this machine's token in the store, which has to have it.
-async fn generation_in(shares: &Rc<Shares<AnyEngine>>, name: &ShareName, driver: &Driver) -> Result<u64, Error> {
+async fn generation_in(
+    session: &CommandSession,
+    shares: &Rc<Shares<AnyEngine>>,
+    name: &ShareName,
+    driver: &mut Driver,
+) -> Result<u64, Error> {
+    session.ops().check_store(name, &mut driver.runner).await?;
     let stored = shares.read(name).await?;
     let token = stored.and_then(|stored| stored.runner.token);
     match token.filter(|token| Some(token.lineage.token()) == driver.runner.digest()) {

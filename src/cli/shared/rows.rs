@@ -113,6 +113,8 @@ pub(super) struct ShareDetails {
     machines: Vec<MemberRow>,
     recoveries: Vec<Timestamp>,
     leaving: Option<SystemId>,
+    /// Whether it is another runner than that of this machine, or of another server.
+    pub(super) is_another: bool,
     local: Option<LocalRow>,
 }
 
@@ -176,6 +178,7 @@ impl ShareDetails {
             machines: runner.members.iter().map(MemberRow::from).collect(),
             recoveries: runner.recoveries.clone(),
             leaving: runner.leaving.as_ref().map(|Sender { machine, .. }| machine.clone()),
+            is_another: false,
             local,
         }
     }
@@ -215,8 +218,12 @@ impl ShareDetails {
     }
 
     fn local_text(&self) -> String {
-        let Some(local) = &self.local else { return "does not hold the runner".to_owned() };
+        let another = "the store's value is of another runner or server, and is neither used nor overwritten";
+        let Some(local) = &self.local else {
+            return if self.is_another { another } else { "does not hold the runner" }.to_owned();
+        };
         let relation = match local.store_is {
+            _ if self.is_another => another,
             None => "the store has no token",
             Some("same") => "the same as in the store",
             Some("newer") => "the store's is newer",

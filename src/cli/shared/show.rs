@@ -9,7 +9,9 @@ use crate::cli::list::open;
 use crate::cli::{Error, Exit};
 use crate::error_chain::chain;
 use crate::lifecycle::sharing::Relation;
-use crate::model::{Lineage, RecordedShare, ShareName};
+use crate::model::{Lineage, RecordedShare, RunnerId, ServerUrl, ShareName};
+use crate::ops::OTHER_SHARE_REMEDY;
+use crate::settings::Settings;
 use crate::sharing::{Engine, Shares};
 use crate::store;
 
@@ -22,24 +24,47 @@ pub(super) async fn show(
     let settings = context.command_settings()?;
     settings.log_warnings();
     let session = StoreSession::open(context, &settings, interrupt).await?;
-    let local = match recorded(settings.store, &arguments.name).await {
+    let local = match recorded(settings.store.clone(), &arguments.name).await {
         Ok(local) => local,
         Err(error) => {
             tracing::warn!(error = chain(&error), "cannot read this machine's own record of the shared runner");
             None
         }
     };
+    let local = local.or_else(|| expected(&settings, &arguments.name));
     let details = details(&session.shares, session.engine, &arguments.name, local.as_ref());
     let details = session.ask(details).await?;
     write(&session.reporter, std::slice::from_ref(&details), || details.page(context.now()));
+    if details.is_another {
+        session.reporter.remark(&format!("hint: {OTHER_SHARE_REMEDY}"));
+    }
     Ok(Exit::Done)
 }
 
+/// What this machine knows of the runner.
+pub(super) struct Local {
+    url: ServerUrl,
+    /// That the server has named.
+    id: Option<RunnerId>,
+    lineage: Option<Lineage>,
+    is_untold: bool,
+}
+
 /// What the records of this machine say of the runner.
-async fn recorded(config: store::Config, name: &ShareName) -> Result<Option<RecordedShare>, Error> {
-    let records = open(config)?.records().await?;
-    let shares = records.records.into_iter().filter_map(|record| record.shared);
-    Ok(shares.map(|shared| *shared).find(|shared| shared.name == *name))
+async fn recorded(config: store::Config, name: &ShareName) -> Result<Option<Local>, Error> {
+    let records = open(config)?.records().await?.records.into_iter();
+    let mut locals = records.filter_map(|record| {
+        let id = record.named_id();
+        let RecordedShare { lineage, is_untold, .. } = *record.shared.filter(|shared| shared.name == *name)?;
+        Some(Local { url: record.url, id, lineage, is_untold })
+    });
+    Ok(locals.next())
+}
+
+/// What the settings of this machine say of it.
+fn expected(settings: &Settings, name: &ShareName) -> Option<Local> {
+    let enrollment = settings.engine.enrollments.iter().find(|wanted| wanted.share_as.as_ref() == Some(name))?;
+    Some(Local { url: enrollment.site.url.clone(), id: None, lineage: None, is_untold: false })
 }
 
 /// Reads the store's value.
@@ -47,15 +72,18 @@ pub(super) async fn details<E: Engine>(
     shares: &Shares<E>,
     engine: &'static str,
     name: &ShareName,
-    local: Option<&RecordedShare>,
+    local: Option<&Local>,
 ) -> Result<ShareDetails, Error> {
     let object = shares.object(name);
     let Some(stored) = shares.read(name).await? else { return Err(not_there(name, &object)) };
     let lineage = stored.runner.token.as_ref().map(|token| &token.lineage);
+    let is_another = local.is_some_and(|local| stored.runner.is_other_than(&local.url, local.id));
     let local = local.and_then(|local| Some((local.lineage.as_ref()?, local.is_untold)));
     let relation = |ours: &Lineage| lineage.map(|stored| Relation::of(ours, stored).as_str());
     let local = local.map(|(ours, untold)| LocalRow::new(ours, relation(ours), untold));
-    Ok(ShareDetails::new(name.clone(), &stored.runner, (engine, object), local))
+    let mut details = ShareDetails::new(name.clone(), &stored.runner, (engine, object), local);
+    details.is_another = is_another;
+    Ok(details)
 }
 
 #[cfg(test)]
@@ -65,17 +93,12 @@ mod tests {
     use crate::model::SharedRunner;
     use crate::sharing::memory::MemoryEngine;
 
-    fn recorded(lineage: Lineage) -> RecordedShare {
-        RecordedShare {
-            name: name("docker-fleet"),
-            lineage: Some(lineage),
-            is_untold: false,
-            origin: None,
-            has_left: false,
-        }
+    fn recorded(lineage: Lineage) -> Local {
+        let SharedRunner { url, id, .. } = runner();
+        Local { url, id, lineage: Some(lineage), is_untold: false }
     }
 
-    async fn shown(runner: SharedRunner, local: Option<RecordedShare>) -> ShareDetails {
+    async fn shown(runner: SharedRunner, local: Option<Local>) -> ShareDetails {
         let shares = Shares::new(MemoryEngine::default(), None);
         shares.swap(&name("docker-fleet"), None, runner).await.unwrap();
         details(&shares, "etcd", &name("docker-fleet"), local.as_ref()).await.unwrap()
@@ -148,6 +171,7 @@ mod tests {
             "2026-12-30T00:00:00Z"
           ],
           "leaving": "s_cccccccccccc",
+          "is_another": false,
           "local": {
             "generation": 1,
             "token_fingerprint": "2415b316",
@@ -176,6 +200,23 @@ mod tests {
         let page = shown(SharedRunner { token: None, ..runner() }, Some(recorded(first()))).await.page(now());
         assert!(page.contains("the store has no token"), "{page}");
         assert!(shown(runner(), None).await.page(now()).contains("does not hold the runner"));
+    }
+
+    #[tokio::test]
+    async fn value_of_another_runner_or_server_is_said_to_be_one() {
+        let another = "the store's value is of another runner or server, and is neither used nor overwritten";
+        let ours = || recorded(Lineage::first(token("glrt-first").digest()));
+        let url = || "https://gitlab.example.org".parse().unwrap();
+        let id = Some(RunnerId::try_new(43).unwrap());
+        for local in
+            [Local { id, ..ours() }, Local { url: url(), ..ours() }, Local { url: url(), lineage: None, ..ours() }]
+        {
+            let details = shown(runner(), Some(local)).await;
+            assert!(details.is_another && details.page(now()).contains(another), "{}", details.page(now()));
+        }
+        // A machine that has not registered yet.
+        let details = shown(runner(), Some(Local { id: None, lineage: None, ..ours() })).await;
+        assert!(!details.is_another && details.page(now()).contains("does not hold the runner"), "{details:?}");
     }
 
     #[tokio::test]

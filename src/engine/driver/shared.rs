@@ -70,6 +70,13 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         engine.ops.tell(&name, &mut self.runner, &inquiry).await;
     }
 
+    /// Why the store of a shared runner cannot be used until a person acts.
+    pub async fn store_refusal(&mut self) -> Option<ops::Error> {
+        let name = self.share()?;
+        let engine = Rc::clone(&self.engine);
+        engine.ops.store_refusal(&name, &mut self.runner).await
+    }
+
     /// The name by which other machines share the runner. A command has the record alone.
     pub(super) fn share(&self) -> Option<ShareName> {
         match &self.enrollment {

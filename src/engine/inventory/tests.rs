@@ -311,18 +311,20 @@ async fn two_enrollments_of_one_name_have_one_runner() {
 }
 
 #[tokio::test]
-async fn a_runner_in_the_store_that_is_declared_shared_by_its_id_causes_a_warning() {
+async fn a_runner_in_the_store_that_is_declared_shared_by_its_id_is_an_error_of_settings_and_stays_managed() {
     let mut world = World::new();
     let (id, credential) = world.add_entry("build-1");
     world.add_record("build-1", "build-1", id, &credential);
     let selector = PolicySelector { id: Some(id), ..PolicySelector::default() };
     world.config.policies = vec![Policy { selector, rotate: None, unregister: None, shared: Some(true) }];
-    assert_eq!(world.started().await.warnings, [""; 0], "without `share_as`");
+    assert_eq!(world.started().await.errors, [""; 0], "without `share_as`");
     world.config.enrollments[0].share_as = Some("docker-fleet".parse().unwrap());
-    let warnings = world.started().await.warnings;
-    assert!(warnings.len() == 1 && warnings[0].contains("`shared = true`"), "{warnings:?}");
+    let inventory = world.started().await;
+    let errors = &inventory.errors;
+    assert!(errors.len() == 1 && errors[0].contains("`shared = true`"), "{errors:?}");
+    assert_eq!(served(&inventory), [("build-1", true)]);
     world.config.policies[0].selector.id = Some(4711.try_into().unwrap());
-    assert_eq!(world.started().await.warnings, [""; 0], "another runner's id");
+    assert_eq!(world.started().await.errors, [""; 0], "another runner's id");
 }
 
 #[tokio::test]

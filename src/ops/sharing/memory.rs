@@ -12,7 +12,7 @@ use crate::model::{
 };
 use crate::ops::Runner;
 use crate::secret::Digest;
-use crate::sharing::Stored;
+use crate::sharing::{self, Stored};
 
 /// What this process knows of the store's value of a runner.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +35,8 @@ pub(in crate::ops) struct StoreMemory {
     pub(super) deleted: Option<(Digest, Finding)>,
     /// Why the store cannot be used at present.
     pub(super) problem: Option<String>,
+    /// What the store has said, if the same does not succeed later by itself.
+    pub(super) refusal: Option<sharing::Error>,
     /// Whether a person has to end that.
     pub(super) is_lasting: bool,
     /// When it refused this machine first, without an answer since.
@@ -166,8 +168,7 @@ impl Runner {
 
     /// Whether the store's value is of another runner or server.
     pub(super) fn is_of_another_share(&self, stored: &SharedRunner) -> bool {
-        let is_other_id = stored.id.zip(self.record.named_id()).is_some_and(|(theirs, ours)| theirs != ours);
-        stored.url != self.record.url || is_other_id
+        stored.is_other_than(&self.record.url, self.record.named_id())
     }
 
     /// The lineage of our token. One that was found in another place than the store comes after those that we know.

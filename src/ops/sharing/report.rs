@@ -56,7 +56,7 @@ impl Runner {
         if is_another || memory.is_about_writes {
             return false;
         }
-        memory.refused = None;
+        (memory.refused, memory.refusal) = (None, None);
         if memory.problem.take().is_none() {
             return false;
         }
@@ -70,6 +70,7 @@ impl Runner {
         let label = self.label().to_owned();
         let memory: &mut StoreMemory = self.memory();
         let (was_troubled, was_lasting) = (memory.problem.replace(text.clone()).is_some(), memory.is_lasting);
+        memory.refusal = (!error.is_passing()).then(|| error.clone());
         memory.refused = error.is_refusal().then(|| memory.refused.unwrap_or_else(Instant::now));
         let is_proven = memory.refused.is_none_or(|refused| is_store_refusal_proven(refused.elapsed()));
         (memory.is_lasting, memory.is_about_writes) = (!error.is_passing() && is_proven, false);

@@ -119,6 +119,30 @@ async fn requests_that_come_together_wait_for_one_login() {
 }
 
 #[tokio::test]
+async fn message_names_the_act_the_object_the_address_and_the_user_and_not_the_password() {
+    let refused = || refusal_of(400, 3, "etcdserver: authentication failed, invalid user ID or password");
+    let server = HttpServer::start(move |_| Some(refused())).await;
+    let (etcd, name) = (etcd(&[&server], Some(("agent", "a-wrong-password"))), name());
+    let address = etcd.config.endpoints[0].to_string();
+    let error = etcd.get(&name).await.unwrap_err();
+    let expected = format!(
+        "etcd does not accept the credentials of the user `agent` at {address} to read the etcd key `/p/docker-fleet`: etcdserver: authentication failed, invalid user ID or password"
+    );
+    assert_eq!(error.to_string(), expected);
+    assert!(error.hint().unwrap().contains("`username` and `password`"));
+    drop(server);
+    let failure = || Failure::NotExecuted(format!("{address}: refused"));
+    for (kind, act) in [(Kind::Read, "read"), (Kind::Write, "write")] {
+        let error = etcd.error(&name, kind, failure());
+        let expected = format!(
+            "etcd cannot be reached: no answer to {act} the etcd key `/p/docker-fleet` as the user `agent`: {address}: refused"
+        );
+        assert_eq!(error.to_string(), expected);
+        assert!(error.hint().unwrap().contains("`endpoints`") && !error.to_string().contains("a-wrong-password"));
+    }
+}
+
+#[tokio::test]
 async fn failed_login_speaks_for_all_that_have_waited_for_it() {
     let refused = || refusal_of(400, 3, "etcdserver: authentication failed, invalid user ID or password");
     let server = HttpServer::start(move |_| Some(refused())).await;

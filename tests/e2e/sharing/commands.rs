@@ -86,10 +86,26 @@ fn forgets_a_member(store: &dyn CommandStore, sandbox: &Sandbox) {
 }
 
 fn damaged_value(store: &dyn CommandStore, sandbox: &Sandbox) {
+    let id = sandbox.gitlab.runners()[0].id;
+    store.edit(SHARE, &|value| value["id"] = 4711.into());
+    for command in [&["shared", "heal", SHARE][..], &["run", "--once"], &["verify"]] {
+        sandbox.run(command).exits(4).says("the store has the runner 4711").says("shared forget");
+    }
+    let shown = sandbox.run(&["shared", "show", SHARE]);
+    assert!(shown.exits(0).says("shared forget").stdout.contains("of another runner or server"), "{shown:?}");
+    store.edit(SHARE, &|value| value["id"] = id.into());
     store.edit(SHARE, &|value| value["schema"] = 99.into());
-    for command in [&["shared", "list"][..], &["shared", "show", SHARE], &["shared", "heal", SHARE]] {
+    for command in [
+        &["shared", "list"][..],
+        &["shared", "show", SHARE],
+        &["shared", "heal", SHARE],
+        &["run", "--once"],
+        &["verify"],
+    ] {
         sandbox.run(command).exits(4).says("does not hold a shared runner").says("shared forget");
     }
+    let doctor = sandbox.run(&["doctor"]);
+    assert!(doctor.exits(4).stdout.contains("value: "), "{doctor:?}");
     sandbox.run(&["shared", "forget", SHARE, "--yes"]).exits(0);
     assert!(sandbox.run(&["shared", "forget", SHARE]).exits(0).stdout.contains("already gone"));
     sandbox.run(&["shared", "heal", SHARE]).exits(0);
@@ -104,9 +120,11 @@ fn wrong_store(store: &dyn CommandStore, sandbox: &Sandbox) {
     ];
     let settings = sandbox.read("agent.toml");
     sandbox.write("agent.toml", &settings.replace(&store.section(), &store.section_of_unknown()));
-    for command in commands {
+    for command in commands.into_iter().chain([&["run", "--once"][..], &["verify"]]) {
         sandbox.run(command).exits(4).says("does not accept the credentials");
     }
+    let doctor = sandbox.run(&["doctor"]);
+    assert!(doctor.exits(4).stdout.contains("credentials: "), "{doctor:?}");
     sandbox.write("agent.toml", &settings);
     store.stop();
     for command in commands {

@@ -36,9 +36,29 @@ fn store_that_is_not_compiled_in_is_said_with_the_package_that_has_it() {
             .run(command)
             .exits(4)
             .says("this build of runner-agent cannot use etcd")
-            .says("install the Debian package or the container image");
+            .says("deb, rpm, the tarball with the static binary, and the container image");
     }
     assert_eq!(sandbox.gitlab.requests().len(), 0);
+}
+
+#[test]
+fn check_finds_a_store_that_cannot_be_used_here_with_its_line_and_remedy() {
+    let kubernetes =
+        SHARED.replace("engine = \"etcd\"\nendpoints = [\"https://127.0.0.1:1\"]", "engine = \"kubernetes\"");
+    let (message, remedy) = if cfg!(feature = "kubernetes") {
+        ("this is no pod with a service account", "set `kubeconfig` in [sharing]")
+    } else {
+        ("this build of runner-agent cannot use Kubernetes", "the packages of runner-agent have it")
+    };
+    let sandbox = sandbox(&kubernetes);
+    let line = sandbox.read("agent.toml").lines().position(|line| line.starts_with("engine")).unwrap() + 1;
+    let rows = sandbox.run(&["check", "--output", "json"]).exits(4).rows("findings");
+    let row = rows.iter().find(|row| row["severity"] == "error").unwrap();
+    assert_eq!((&row["line"], &row["stops_start"]), (&line.into(), &true.into()), "{row}");
+    assert!(row["message"].as_str().unwrap().contains(message), "{row}");
+    assert!(row["remedy"].as_str().unwrap().contains(remedy), "{row}");
+    let doctor = sandbox.run(&["doctor"]);
+    assert!(doctor.exits(4).stdout.contains("connection: not tested: the settings in [sharing]"), "{doctor:?}");
 }
 
 #[test]
