@@ -240,7 +240,16 @@ async fn unregister<S: Server, D: Disk, C: Clock>(
         tracing::error!(runner, error = chain(error), hint = error.hint(), "cannot unregister");
     }
     match report.unregistration {
-        Some(Unregistration::Deleted) => tracing::info!(runner, "unregistered"),
+        // The token of a runner that remains is needed again.
+        Some(Unregistration::Deleted) if driver.runner.record.credential.is_some() => {
+            tracing::info!(
+                runner,
+                "unregistered: this machine's runner manager is deleted, the runner and its entry stay"
+            );
+        }
+        Some(Unregistration::Deleted) => {
+            tracing::info!(runner, "unregistered: the runner is deleted, and its entry removed")
+        }
         Some(Unregistration::AlreadyGone) => tracing::info!(runner, "unregistered: the server no longer had it"),
         Some(Unregistration::MayRemain) => tracing::warn!(
             runner,

@@ -83,7 +83,9 @@ impl ErrorKind {
             Self::ProxySetting => "set the proxy to a URL such as `http://proxy.example.com:3128`",
             Self::ProxyUnreachable => "check the proxy's address, or exclude GitLab's host from it by NO_PROXY",
             Self::ProxyRefused => "let the proxy connect to GitLab, or exclude GitLab's host from it by NO_PROXY",
-            Self::ProxyAuthentication => "set the proxy to a URL such as `http://user:password@proxy.example.com:3128`",
+            Self::ProxyAuthentication => {
+                "give the right ones in the proxy's URL, such as `http://user:password@proxy.example.com:3128`"
+            }
             Self::Redirect => "set `url` to the address that GitLab itself uses, with https",
             Self::WrongAddress => "this request has changed nothing in GitLab",
             Self::NotGitlab => "check `url`, and whether a proxy or portal is in between",

@@ -95,7 +95,8 @@ impl Proxies {
         // Neither the address nor the cause is shown: both may contain a password.
         let url = parsed(&setting.url).ok_or_else(|| invalid("is not a URL"))?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(invalid("has a scheme other than http and https"));
+            let (scheme, host) = (url.scheme(), url.host_str().unwrap_or_default());
+            return Err(invalid(&format!("has the scheme {scheme} for {host}, and a proxy has http or https")));
         }
         Ok(Way::Proxy(Route { url, variable: setting.variable }))
     }
@@ -235,7 +236,10 @@ impl Route {
             detail: Some(format!("the proxy {self} does not connect to {}", site.url.authority())),
             ..CallFailure::new(ErrorKind::ProxyRefused)
         };
-        let asks_for_password = || format!("the proxy {self} requires a user name and password");
+        let asks_for_password = || match self.url.username() {
+            "" => format!("the proxy {self} requires a user name and password"),
+            _ => format!("the proxy {self} does not accept the user name and password in its URL"),
+        };
         let unreachable = |failure| CallFailure {
             kind: ErrorKind::ProxyUnreachable,
             detail: Some(format!("cannot connect to the proxy {self}")),
@@ -430,8 +434,14 @@ mod tests {
         assert_eq!(shown("me:secret@proxy:3128"), some("http://proxy:3128"));
         assert_eq!(shown("https://me:secret@proxy/"), some("https://proxy:443"));
         for (url, problem) in [
-            ("htp://me:secret@proxy", "the proxy in https_proxy has a scheme other than http and https"),
-            ("socks5://me:secret@proxy", "the proxy in https_proxy has a scheme other than http and https"),
+            (
+                "htp://me:secret@proxy",
+                "the proxy in https_proxy has the scheme htp for proxy, and a proxy has http or https",
+            ),
+            (
+                "socks5://me:secret@proxy",
+                "the proxy in https_proxy has the scheme socks5 for proxy, and a proxy has http or https",
+            ),
             ("http://me:secret@[bad", "the proxy in https_proxy is not a URL"),
         ] {
             assert_eq!(shown(url), Err(problem.to_owned()));

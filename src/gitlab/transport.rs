@@ -247,6 +247,8 @@ fn not_answered(error: reqwest::Error) -> CallFailure {
     match tls_error(&error).and_then(times_of_certificate) {
         // It names the times in words.
         Some(times) if kind == ErrorKind::TlsExpired => failure.with_detail(times),
+        // The library has these by the names of its own types.
+        _ if let Some(problem) = tls_error(&error).and_then(problem_in_words) => failure.with_detail(problem),
         // The cause is only that of the handshake.
         _ if kind == ErrorKind::HttpExpected => failure,
         Some(_) | None => failure.with_source(error),
@@ -316,6 +318,20 @@ pub(super) fn tls_kind(error: &rustls::Error) -> ErrorKind {
     }
 }
 
+/// What webpki says of a certificate that is its own authority, and of one of version 1.
+const OWN_AUTHORITY: &str = "CaUsedAsEndEntity";
+const FIRST_VERSION: &str = "UnsupportedCertVersion";
+
+fn problem_in_words(error: &rustls::Error) -> Option<String> {
+    let rustls::Error::InvalidCertificate(CertificateError::Other(problem)) = error else { return None };
+    let words = match problem.to_string().as_str() {
+        OWN_AUTHORITY => "it is its own authority",
+        FIRST_VERSION => "it has version 1",
+        _ => return None,
+    };
+    Some(words.to_owned())
+}
+
 fn certificate_kind(error: &CertificateError) -> ErrorKind {
     match error {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => ErrorKind::TlsName,
@@ -325,9 +341,8 @@ fn certificate_kind(error: &CertificateError) -> ErrorKind {
         | CertificateError::ExpiredContext { .. }
         | CertificateError::NotValidYet
         | CertificateError::NotValidYetContext { .. } => ErrorKind::TlsExpired,
-        // What webpki says of a certificate that is its own authority, and of one of version 1.
-        CertificateError::Other(problem) if problem.to_string() == "CaUsedAsEndEntity" => ErrorKind::TlsIssuer,
-        CertificateError::Other(problem) if problem.to_string() == "UnsupportedCertVersion" => ErrorKind::TlsNoName,
+        CertificateError::Other(problem) if problem.to_string() == OWN_AUTHORITY => ErrorKind::TlsIssuer,
+        CertificateError::Other(problem) if problem.to_string() == FIRST_VERSION => ErrorKind::TlsNoName,
         _ => ErrorKind::Tls,
     }
 }

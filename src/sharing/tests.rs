@@ -265,7 +265,7 @@ fn etcd(password: Option<Source>, encryption_key: Option<Source>) -> Settings {
 async fn build_without_an_engine_says_where_it_is() {
     let error = open(&etcd(None, None)).await.unwrap_err();
     assert_eq!(error.to_string(), "this build of runner-agent cannot use etcd");
-    assert!(error.hint().unwrap().contains("the Debian package or the container image"));
+    assert!(error.hint().unwrap().contains("deb, rpm, the tarball"));
     assert!(!error.is_passing());
 }
 

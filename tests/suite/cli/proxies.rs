@@ -97,7 +97,7 @@ fn proxy_that_is_no_url_of_http_is_an_unusable_setting() {
     let sandbox = super::sandbox();
     let address = format!("htp://me:{PASSWORD}@127.0.0.1:1");
     let done = register(&sandbox, "https://gitlab.invalid", &[("HTTPS_PROXY", &address)]);
-    done.exits(4).says("the proxy in HTTPS_PROXY has a scheme other than http and https");
+    done.exits(4).says("the proxy in HTTPS_PROXY has the scheme htp for ");
 }
 
 #[test]
