@@ -317,6 +317,13 @@ impl Runner {
         Some(Validity::new(credential.obtained_at, credential.expiry, first_seen_at))
     }
 
+    /// The credential as its entry gets it. One that was issued at an unknown time is as old as it is known here, or the
+    /// entry would keep the times of the token before.
+    pub(super) fn dated_credential(&self) -> Option<Credential> {
+        let credential = self.record.credential.clone()?;
+        Some(Credential { obtained_at: credential.obtained_at.or(self.record.first_seen_at), ..credential })
+    }
+
     /// Whether a time lies before the issue of its token. A clock that was believed since is not judged by that.
     pub(super) fn was_issued_after(&self, date: Timestamp) -> bool {
         let Some(credential) = self.record.credential.as_ref().filter(|_| self.belief.is_none()) else { return false };

@@ -191,6 +191,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 runner = runner.label(),
                 "config.toml holds the token with white space around it: writing it without, as gitlab-runner needs it"
             ),
+            EntryStatus::Ours if EntryStatus::is_mistimed(runner, snapshot) => tracing::warn!(
+                runner = runner.label(),
+                "config.toml names another expiry of the token than the server: writing the server's, which gitlab-runner goes by"
+            ),
             EntryStatus::Missing if runner.is_unwritten() => {}
             // Its token was blanked: an enrollment wants it back.
             EntryStatus::Blank if runner.record.enrollment.is_some() => {}
@@ -231,7 +235,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         answer: &Answer<Verified>,
         inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
-        if EntryStatus::of(runner, &*self.disk.read().await?) != EntryStatus::Ours {
+        let snapshot = self.disk.read().await?;
+        if EntryStatus::of(runner, &snapshot) != EntryStatus::Ours || EntryStatus::is_mistimed(runner, &snapshot) {
             let over = runner.overwritable(inquiry);
             match self.project_over(runner, over).await {
                 // The next verification asks about what was written meanwhile.
@@ -432,9 +437,13 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.take(Credential { token, obtained_at: None, expiry: Expiry::Unknown }, inquiry.now.at);
         verified.date = self.accepted_at(runner, &verified, None, inquiry);
         let now = self.present(runner, inquiry);
+        let issued_at = self.issued_at(runner, verified.date, inquiry);
+        if let Some(credential) = &mut runner.record.credential {
+            credential.obtained_at = Some(issued_at);
+        }
         // The user has named the runner by its token. The one that the enrollment had before may have been registered.
         (runner.record.origin, runner.record.confirmed_id) = (Origin::Given, None);
-        runner.record.first_seen_at = Some(verified.date.unwrap_or(now));
+        runner.record.first_seen_at = Some(issued_at);
         apply_answer(runner, &verified, now);
         self.save_record(runner).await?;
         drop(adoption);
