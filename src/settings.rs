@@ -55,6 +55,7 @@ pub use variables::{has_server_variable, parse_boolean, parse_seconds};
 
 use enrollment::Findings;
 
+use crate::model::RunnerKey;
 use crate::secret::Source;
 use crate::status::StatusServerConfig;
 use crate::{engine, gitlab, store};
@@ -95,6 +96,8 @@ pub struct Settings {
     pub waits_for_config: bool,
     /// The template files of the enrollments, whose text is in `engine`.
     pub templates: Vec<PathBuf>,
+    /// The line of each `[[enroll]]` in agent.toml.
+    pub enrollment_lines: Vec<(RunnerKey, usize)>,
     /// Valid but probably unintended settings, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -105,6 +108,12 @@ impl Settings {
         for warning in self.secret_warnings().chain(self.warnings.iter().cloned()) {
             tracing::warn!("{warning}");
         }
+    }
+
+    /// The line of an `[[enroll]]` in agent.toml; `None` for one from the environment.
+    #[must_use]
+    pub fn line_of(&self, key: &str) -> Option<usize> {
+        self.enrollment_lines.iter().find(|(other, _)| other.as_str() == key).map(|(_, line)| *line)
     }
 
     /// Warnings about token files that can be used, one sentence each. Looks at the files.
@@ -192,7 +201,7 @@ fn assemble(
     findings.warnings.extend(server::copies_warnings(&engine));
     engine.sharing = sharing.validate(&mut findings.diagnostics);
     let status_server = http.status_server(paths, &mut findings.diagnostics);
-    let Findings { diagnostics, warnings, templates } = findings;
+    let Findings { diagnostics, warnings, templates, lines: enrollment_lines } = findings;
     let store = paths.store();
     diagnostics.into_result(Settings {
         store,
@@ -202,6 +211,7 @@ fn assemble(
         has_file,
         waits_for_config,
         templates,
+        enrollment_lines,
         warnings,
     })
 }
