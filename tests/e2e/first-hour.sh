@@ -41,6 +41,7 @@ rotates() {
 # offers_a_gitlab: the one of README.md has a runner whose token expires.
 offers_a_gitlab() {
     local options
+    # shellcheck disable=SC2016
     read -ra options < <(sed -n 's/.*cargo run --example gitlab -- \([^`]*\)`.*/\1/p' README.md)
     [[ " ${options[*]} " == *' --token-life '* ]] || return
     ip netns exec "$machine" "${CARGO_TARGET_DIR:-target}/debug/examples/gitlab" --port 8081 "${options[@]}" >"$work/readme.log" 2>&1 &
