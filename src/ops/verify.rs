@@ -15,7 +15,7 @@ use crate::model::{
     Candidate, Claim, Credential, Expiry, Finding, LastVerify, Origin, RunnerId, RunnerKey, StateName, Timestamp,
     VerifyOutcome,
 };
-use crate::secret::Token;
+use crate::secret::{Token, TokenPurpose};
 use crate::store::{self, Edit, Entry, EntrySelector, Record, Snapshot};
 
 /// Stands for a name in the key that all adoptions of given tokens at a server lock.
@@ -29,6 +29,15 @@ pub(super) fn refuse_first_api(runner: &Runner) -> Result<(), Error> {
     }
 }
 
+/// Rejects a token that is not a runner's, as a person may have put into the entry: it may open more than a runner.
+pub(super) fn check_kind(runner: &Runner, token: &Token) -> Result<(), Error> {
+    TokenPurpose::Runner.check(token).map_err(|wrong| Error::WrongToken {
+        runner: runner.label().to_owned(),
+        token: token.fingerprint(),
+        wrong,
+    })
+}
+
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Asks the server whether it accepts the runner's token. Creates or refreshes this machine's manager there.
     ///
@@ -38,7 +47,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ///
     /// # Errors
     /// [`Error::Asking`] if the token is refused or the server does not answer, [`Error::Disk`] if config.toml or the
-    /// record cannot be read or written, [`Error::FirstApi`] for a runner of the API v1.
+    /// record cannot be read or written, [`Error::FirstApi`] for a runner of the API v1, [`Error::WrongToken`] for a token
+    /// of another kind.
     pub async fn verify(&self, runner: &mut Runner, inquiry: &Inquiry<'_>) -> Result<Completed, Error> {
         let entered = self.enter(runner).await?;
         entered.check_unfinished(runner)?;
@@ -493,7 +503,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     /// Sends one verify request for a token. A verdict in unknown words is proven before it counts.
+    ///
+    /// # Errors
+    /// [`Error::Asking`]; [`Error::WrongToken`] for a token of another kind, which is not sent.
     pub(super) async fn send_verify(&self, runner: &Runner, token: &Token) -> Result<Answer<Verified>, Error> {
+        check_kind(runner, token)?;
         let info = runner.record.enrollment.is_some().then_some(&self.identity.info);
         let answer = self.server.verify(&runner.site, token, &self.identity.system_id, info).await;
         let verified = match answer {
