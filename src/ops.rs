@@ -62,7 +62,7 @@ use tokio::time::Instant;
 
 use crate::gitlab::{Answer, Info, Verified};
 use crate::lifecycle::{Clocks, Ground, Life, Outcome, believe, measured_life};
-use crate::model::{Evidence, Expiry, RunnerKey, SystemId, Timestamp, TlsFiles, Witness};
+use crate::model::{Evidence, Expiry, RunnerKey, SystemId, Timestamp, TlsFiles, Witness, format_span};
 use crate::secret::{Digest, Fingerprint};
 use crate::sharing::{AnyEngine, Shares};
 use crate::store::{self, OnDisk, Pending, Record, Snapshot};
@@ -401,14 +401,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if self.distrusted.borrow_mut().insert(host.clone()) && is_new {
             let (runner, local) = (runner.label(), inquiry.local);
             if ground == Ground::Refutation {
+                let later = format_span(date.since(expires_at));
                 tracing::warn!(
                     runner, host, %date, %expires_at, now = %local,
-                    "the server's `Date` is later than the expiry of a token that it has just issued or accepted: going by this machine's clock, correct the clock of the server or of the proxy in front of it"
+                    "the server's `Date` is {later} later than the expiry of a token that it has just issued or accepted: going by this machine's clock, correct the clock of the server or of the proxy in front of it"
                 );
             } else {
+                let difference = format_span(if date > local { date.since(local) } else { local.since(date) });
                 tracing::warn!(
                     runner, host, %date, %expires_at, now = %local,
-                    "the server's `Date` and this machine's clock differ by a large part of a token's life: going by this machine's clock, so that no token expires unnoticed; correct the clock that is wrong"
+                    "the server's `Date` and this machine's clock differ by {difference}, a large part of a token's life: going by this machine's clock, so that no token expires unnoticed; correct the clock that is wrong"
                 );
             }
         }

@@ -55,6 +55,7 @@ pub use variables::{has_server_variable, parse_boolean, parse_seconds};
 
 use enrollment::Findings;
 
+use crate::model::RunnerKey;
 use crate::secret::Source;
 use crate::status::StatusServerConfig;
 use crate::{engine, gitlab, store};
@@ -97,6 +98,8 @@ pub struct Settings {
     pub sharing_place: Option<Place>,
     /// The template files of the enrollments, whose text is in `engine`.
     pub templates: Vec<PathBuf>,
+    /// The line of each `[[enroll]]` in agent.toml.
+    pub enrollment_lines: Vec<(RunnerKey, usize)>,
     /// Valid but probably unintended settings, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -107,6 +110,12 @@ impl Settings {
         for warning in self.secret_warnings().chain(self.warnings.iter().cloned()) {
             tracing::warn!("{warning}");
         }
+    }
+
+    /// The line of an `[[enroll]]` in agent.toml; `None` for one from the environment.
+    #[must_use]
+    pub fn line_of(&self, key: &str) -> Option<usize> {
+        self.enrollment_lines.iter().find(|(other, _)| other.as_str() == key).map(|(_, line)| *line)
     }
 
     /// Warnings about token files that can be used, one sentence each. Looks at the files.
@@ -195,7 +204,7 @@ fn assemble(
     let sharing_place = sharing.engine_place().cloned();
     engine.sharing = sharing.validate(&mut findings.diagnostics);
     let status_server = http.status_server(paths, &mut findings.diagnostics);
-    let Findings { diagnostics, warnings, templates } = findings;
+    let Findings { diagnostics, warnings, templates, lines: enrollment_lines } = findings;
     let store = paths.store();
     diagnostics.into_result(Settings {
         store,
@@ -206,6 +215,7 @@ fn assemble(
         waits_for_config,
         sharing_place,
         templates,
+        enrollment_lines,
         warnings,
     })
 }

@@ -57,13 +57,13 @@ pub(super) async fn checked(context: &Context<'_>) -> Result<Checked, Error> {
         findings.push(Finding::note("the file does not exist: the defaults apply").in_file(agent_toml));
     }
     findings.extend(settings.warnings.iter().map(|warning| Finding::warning(warning).in_file(agent_toml)));
-    secrets::check(&settings, &checked.records, checked.store.as_ref(), findings).await;
+    secrets::check(&settings, &checked.records, checked.store.as_ref(), agent_toml, findings).await;
     sharing::check(&settings, findings).await;
     hooks::check(&settings, &checked.records, checked.snapshot.as_deref(), &checked.paths, findings).await;
     runners::check_files(&settings, checked.snapshot.as_deref(), &checked.paths, findings).await;
     if let Some(snapshot) = &checked.snapshot {
         runners::check_tokens(snapshot, &checked.paths, findings);
-        runners::check_inventory(&settings.engine, checked.records.clone(), snapshot, &checked.paths, findings).await;
+        runners::check_inventory(&settings, checked.records.clone(), snapshot, &checked.paths, findings).await;
     }
     checked.settings = Some(settings);
     Ok(checked)

@@ -60,6 +60,7 @@ async fn examine(context: &Context<'_>, arguments: &DoctorArguments) -> Result<E
             store: checked.store.as_ref(),
             reachable: &servers.reachable,
             info: this_program(),
+            daemon: report.as_ref(),
         };
         let examined = runners::examine(context, &client, &patient, &inventory).await?;
         for (url, is_old) in examined.releases {

@@ -226,7 +226,7 @@ pub(super) fn of_operation(error: &ops::Error) -> Exit {
         | ops::Error::AwaitsToken { .. }
         | ops::Error::Unstored { .. }
         | ops::Error::TwinMoved(_) => Exit::Unreachable,
-        ops::Error::FirstApi(_) => Exit::Usage,
+        ops::Error::FirstApi(_) | ops::Error::WrongToken { .. } => Exit::Usage,
         ops::Error::Disk(_)
         | ops::Error::Secret(_)
         | ops::Error::Compose(_)

@@ -13,6 +13,7 @@ use super::context::Context;
 use super::interrupt::Interrupt;
 use super::list;
 use super::terminal::converse;
+use super::text::shell_word;
 use super::{Error, Exit};
 use crate::files::is_there;
 use crate::gitlab::fleet::NewRunnerOwner;
@@ -114,6 +115,17 @@ fn may_signal() -> bool {
 
 /// The source that flags name; their paths become absolute.
 fn given_source(context: &Context<'_>, arguments: &InitArguments) -> Result<Option<NewSource>, Error> {
+    let files = [
+        ("--access-token-file", &arguments.access_token_file),
+        ("--token-file", &arguments.token_file),
+        ("--registration-token-file", &arguments.registration_token_file),
+    ];
+    for (flag, file) in files {
+        let name = file.as_deref().and_then(Path::to_str);
+        if let Some(refusal) = name.and_then(questions::refused_as_file) {
+            return Err(Error::Usage(format!("{flag}: {refusal}")));
+        }
+    }
     let absolute = |path: &PathBuf| context.environment.absolute(path);
     let owner = match (arguments.group, arguments.project, arguments.instance) {
         (Some(id), ..) => Some(NewRunnerOwner::Group(id)),
@@ -155,7 +167,10 @@ fn report(context: &Context<'_>, paths: &Paths, new: &NewFile) {
                 NewSource::Created(_) => "runner's token (glrt-)",
                 NewSource::Registration(_) => "registration token",
             };
-            format!("install -m 600 /dev/stdin {}    # paste the {what}, then Enter and Ctrl-D", quoted(&file))
+            format!(
+                "install -m 600 /dev/stdin {}    # paste the {what}, then Enter and Ctrl-D",
+                shell_word(&file.display().to_string())
+            )
         }
         None => format!("runner-agent check{flags}    # looks for mistakes"),
     };
@@ -170,7 +185,9 @@ fn file_flags(context: &Context<'_>) -> String {
         ("--agent-config", &overrides.agent_config),
         ("--state-dir", &overrides.state_dir),
     ];
-    let flag = |(flag, path): (&str, &Option<PathBuf>)| Some(format!(" {flag} {}", quoted(path.as_deref()?)));
+    let flag = |(flag, path): (&str, &Option<PathBuf>)| {
+        Some(format!(" {flag} {}", shell_word(&path.as_deref()?.display().to_string())))
+    };
     flags.into_iter().filter_map(flag).collect()
 }
 
@@ -183,11 +200,4 @@ const GITLAB_RUNNER: &str = "/etc/systemd/system/gitlab-runner.service";
 /// A file named in agent.toml.
 fn beside(paths: &Paths, file: &Path) -> PathBuf {
     paths.agent_config.parent().unwrap_or(Path::new("")).join(file)
-}
-
-/// A path for a shell.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let is_plain = |character: char| character.is_ascii_alphanumeric() || "/._-".contains(character);
-    if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }

@@ -55,7 +55,8 @@ pub(super) async fn plan(context: &Context<'_>, arguments: PlanArguments, interr
 }
 
 fn show(context: &Context<'_>, rows: Rows) -> Exit {
-    let (exits, runners): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+    let now = context.now();
+    let (exits, runners): (Vec<_>, Vec<_>) = rows.into_iter().map(|(exit, runner)| (exit, runner.as_of(now))).unzip();
     if runners.is_empty() && !context.reporter.is_json() {
         context.reporter.answer("nothing to do: config.toml has no runners, and the settings enroll none\n");
         return Exit::Done;
@@ -65,7 +66,6 @@ fn show(context: &Context<'_>, rows: Rows) -> Exit {
             context.reporter.remark(&format!("warning: runner {}: {}", label(runner), printable(error)));
         }
     }
-    let now = context.now();
     context.reporter.runners(runners.iter(), || table(&runners, now));
     Exit::of_all(&exits)
 }

@@ -171,7 +171,8 @@ impl Registrar {
     async fn differences(&self, runner: &Runner) -> Result<Option<String>, Error> {
         let disk = self.session.ops().disk();
         let texts = disk.texts(runner.target()).await.map_err(ops::Error::from)?;
-        Ok(differences::hint(&self.enrollment, runner, texts.first(), disk.config_path()))
+        let (enrollment, config) = (&self.enrollment, &self.session.config);
+        Ok(differences::hint(enrollment, runner, texts.first(), config, disk.config_path()))
     }
 
     fn driver(&self, managed: ManagedRunner, enrollment: Option<Enrollment>, entry_fate: EntryFate) -> Driver {

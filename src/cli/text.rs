@@ -7,6 +7,13 @@ pub(super) fn printable(text: &str) -> String {
     text.chars().map(|character| if is_unprintable(character) { '?' } else { character }).collect()
 }
 
+/// A word for a shell.
+pub(super) fn shell_word(text: &str) -> String {
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "/._-:,".contains(character);
+    let is_word = !text.is_empty() && text.chars().all(is_plain);
+    if is_word { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
 /// Names a runner, with the id or the address that distinguishes it from others of the same name.
 pub(super) fn label(report: &RunnerReport) -> String {
     match (report.name.as_deref().map(printable), report.id, &report.url) {

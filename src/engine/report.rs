@@ -17,7 +17,8 @@ pub fn record_report(runner: &Runner, now: Timestamp) -> RunnerReport {
         token_fingerprint: record.credential.as_ref().map(|credential| credential.token.fingerprint()),
         token_obtained_at: validity.map(|validity| validity.obtained_at),
         token_expires_at: validity.and_then(|validity| validity.expiry.at()),
-        state: record.state.unwrap_or(StateName::Unknown),
+        // What was recorded is about an answer, and such a token gets none.
+        state: if runner.has_wrong_token() { StateName::Failed } else { record.state.unwrap_or(StateName::Unknown) },
         since: record.since,
         last_verify: record.last_verify.clone(),
         sharing: runner.recorded_sharing().map(Box::new),

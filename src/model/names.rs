@@ -74,7 +74,7 @@ named_enum! {
         Failed = "failed",
         /// Unregistered by the agent.
         Retired = "retired",
-        /// The token was valid when the server was last asked, and has expired since. Only `list` and `status` report it.
+        /// The token has expired, whether or not the server was asked since. Only `list`, `status` and `plan` report it.
         Expired = "expired",
         /// Its entry cannot be used. Only `list` reports it.
         Unusable = "unusable",

@@ -100,21 +100,21 @@ pub struct RunnerReport {
 }
 
 impl RunnerReport {
-    /// The report as it reads now: a token that was valid when the server was last asked may have expired since.
+    /// The report as it reads now: a token that was valid when the server was last asked may have expired since. It stays
+    /// expired once the server has refused it, and is not rotated any more.
     #[must_use]
     pub fn as_of(self, now: Timestamp) -> Self {
-        let was_valid = match self.state {
-            StateName::Active | StateName::NotRenewable | StateName::Unknown => true,
+        let may_expire = match self.state {
+            StateName::Active | StateName::NotRenewable | StateName::Unknown | StateName::Rejected => true,
             StateName::Unregistered
             | StateName::Uncertain
-            | StateName::Rejected
             | StateName::Failed
             | StateName::Retired
             | StateName::Expired
             | StateName::Unusable => false,
         };
-        if was_valid && self.token_expires_at.is_some_and(|at| at <= now) {
-            return Self { state: StateName::Expired, ..self };
+        if may_expire && self.token_expires_at.is_some_and(|at| at <= now) {
+            return Self { state: StateName::Expired, rotation: None, ..self };
         }
         self
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Disk, EntryStatus, Error, Ops, Runner, Server};
+use crate::error_chain::chain;
 use crate::gitlab::{Answer, Verified};
 use crate::lifecycle::{Outcome, Timing, proves_dead};
 use crate::model::{
@@ -426,6 +427,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 }
                 runner.note_refusal(&candidate.token, inquiry.answered());
                 return Ok(Verdict::Refused(error.date()));
+            }
+            // As if the server had refused it, which it would: it does not keep the runner's own one out of its entry.
+            Err(error @ Error::WrongToken { .. }) => {
+                if candidate.refused.is_none() {
+                    tracing::warn!(runner = runner.label(), error = chain(&error), "keeping the previous token");
+                }
+                runner.note_refusal(&candidate.token, inquiry.answered());
+                return Ok(Verdict::Refused(None));
             }
             // It is asked again with the next verification of the runner.
             Err(error) if runner.record.credential.is_some() => {

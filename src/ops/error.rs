@@ -6,7 +6,7 @@ use std::fmt;
 use crate::gitlab::{self, AnswerText, Disposition, ErrorClass, Reason};
 use crate::lifecycle::{Outcome, Settling, Trouble};
 use crate::model::{RunnerId, ServerUrl, ShareName, Timestamp};
-use crate::secret::{Fingerprint, SourceError};
+use crate::secret::{Fingerprint, SourceError, WrongTokenClass};
 use crate::sharing;
 use crate::store::{self, ComposeError, EntryProblem};
 
@@ -192,6 +192,16 @@ pub enum Error {
     /// The runner was registered through the API v1 of 2016, which lacks the call.
     #[error("runner `{0}` was registered through the API v1, which supports neither verification nor rotation")]
     FirstApi(String),
+    /// Its token is not a runner's, and is not sent.
+    #[error("the token {token} of runner `{runner}` in config.toml is of another kind, and is not sent: {wrong}")]
+    WrongToken {
+        /// The runner's name or key.
+        runner: String,
+        /// Fingerprint of the token.
+        token: Fingerprint,
+        /// What it is, what is needed, and where it belongs.
+        wrong: WrongTokenClass,
+    },
     /// An id in config.toml is only a claim, and nothing is done by it with an access token.
     #[error("the server has not confirmed the id of runner `{0}`, which config.toml claims")]
     UnconfirmedId(String),
@@ -369,6 +379,7 @@ impl Error {
             | Self::OtherServer { .. }
             | Self::UnconfirmedId(_)
             | Self::OtherRunner { .. }
+            | Self::WrongToken { .. }
             | Self::NoToken(_) => Outcome::MustAct(Trouble::LocalFile),
         }
     }
@@ -450,6 +461,7 @@ impl Error {
             Self::OtherRunner { .. } => {
                 return Some("put the token of the runner with that id into the entry, or correct its `id`");
             }
+            Self::WrongToken { .. } => return Some("put the runner's own token into its entry, or remove the entry"),
             Self::TwinMoved(_) => return Some("try again in ten minutes"),
             Self::RegistrationLost { .. } => {
                 return Some(

@@ -608,12 +608,18 @@ fn renew(
     let own = state.entries.iter_mut().filter(|entry| target.matches(entry) && may_overwrite(entry));
     for entry in own {
         entry.token = EntryToken::Literal(credential.token.clone());
-        entry.obtained_at = credential.obtained_at;
-        entry.expiry = credential.expiry;
+        set_times(entry, credential);
         entry.id = id.or(entry.id);
         renewed += 1;
     }
     renewed
+}
+
+/// As the file gets them: a credential of unknown issue leaves the entry's times.
+fn set_times(entry: &mut Entry, credential: &Credential) {
+    if credential.obtained_at.is_some() {
+        (entry.obtained_at, entry.expiry) = (credential.obtained_at, credential.expiry);
+    }
 }
 
 /// Completes the prepared entry of this name and instance; returns whether there is one.
@@ -624,8 +630,7 @@ fn complete(state: &mut DiskState, name: &str, url: &ServerUrl, id: Option<Runne
     let Some(prepared) = state.entries.iter_mut().find(is_prepared) else { return false };
     prepared.problems.retain(|problem| !problem.is_fatal());
     prepared.token = EntryToken::Literal(credential.token.clone());
-    prepared.obtained_at = credential.obtained_at;
-    prepared.expiry = credential.expiry;
+    set_times(prepared, credential);
     prepared.id = id.or(prepared.id);
     true
 }

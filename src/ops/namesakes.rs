@@ -111,7 +111,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
                     }
                     return Ok(true);
                 }
-                Err(error) if error.outcome() == Outcome::Refused => {
+                Err(error) if error.outcome() == Outcome::Refused || matches!(error, Error::WrongToken { .. }) => {
                     let refused = runner.note_refused_namesake(token.digest(), inquiry.answered());
                     if !inquiry.is_proof(&refused, entry.expiry) {
                         return Err(Error::EntryDisputed(runner.label().to_owned()));

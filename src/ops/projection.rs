@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::candidates::Asked;
 use super::namesakes::target_of;
 use super::{Completed, Disk, Enrollment, Error, Inquiry, Ops, RegistrationSource, Runner, Server};
-use crate::model::{Candidate, CandidateSource, Credential, RunnerId, Timestamp};
+use crate::model::{Candidate, CandidateSource, Credential, Expiry, RunnerId, Timestamp};
 use crate::secret::{Digest, Token};
 use crate::store::{self, Edit, Edited, Entry, EntrySelector, EntryText, EntryToken, Record, Snapshot};
 
@@ -76,6 +76,21 @@ impl EntryStatus {
             Self::Foreign { credential, .. } => !over.contains(&credential.token.digest()),
             Self::Stale | Self::Padded | Self::Variable(_) | Self::Blank | Self::Broken | Self::Missing => false,
         })
+    }
+
+    /// Whether an entry holds the runner's token with another expiry than the record: that of a token that was there before.
+    /// An entry that names no expiry is left as it is.
+    pub(super) fn is_mistimed(runner: &Runner, snapshot: &Snapshot) -> bool {
+        let Some(own) = &runner.record.credential else { return false };
+        let differs = |written: Expiry| match (written, own.expiry) {
+            (Expiry::Unknown, _) | (_, Expiry::Unknown) | (Expiry::Never, Expiry::Never) => false,
+            (Expiry::Never, Expiry::At(_)) | (Expiry::At(_), Expiry::Never) => true,
+            // config.toml has whole seconds.
+            (Expiry::At(written), Expiry::At(own)) => written.whole_seconds() != own.whole_seconds(),
+        };
+        let target = runner.target();
+        let mut entries = snapshot.of(&target);
+        entries.any(|entry| entry.token == EntryToken::Literal(own.token.clone()) && differs(entry.expiry))
     }
 
     /// An unknown token may be the only copy and must be verified before it is overwritten, so it comes first.
@@ -312,7 +327,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     /// As [`Ops::project`], and writes over unknown tokens with these digests.
     pub(super) async fn project_over(&self, runner: &mut Runner, over: Vec<Digest>) -> Result<(), store::Error> {
-        let Some(credential) = runner.record.credential.clone() else {
+        let Some(credential) = runner.dated_credential() else {
             return self.save_record(runner).await;
         };
         let id = runner.record.id;

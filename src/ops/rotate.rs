@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::verify::refuse_first_api;
+use super::verify::{check_kind, refuse_first_api};
 use super::{AccessToken, Completed, Disk, EntryStatus, Error, Failure, Inquiry, Ops, Runner, Server};
 use crate::error_chain::chain;
 use crate::gitlab::{Answer, Reset, Shape};
@@ -37,6 +37,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         if let EntryStatus::Variable(variable) = EntryStatus::of(runner, &entered.snapshot) {
             return Err(Error::VariableToken { runner: runner.label().to_owned(), variable });
+        }
+        // An access token rotates it by the runner's id.
+        if access_token.is_none() {
+            check_kind(runner, &runner.token()?)?;
         }
         let unknown = self.note_unknown(runner, &entered.snapshot, now).await?;
         let over = runner.overwritable(inquiry);

@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use crate::lifecycle::{Fraction, State, Timing, Validity, is_untimed, precedes_issue, reset_from};
 use crate::model::{
     Belief, Candidate, CandidateSource, Claim, Conclusion, Credential, Evidence, Expiry, Finding, Held, Origin,
-    Rejection, RunnerId, RunnerKey, Site, Stamp, StateName, SystemId, Timestamp,
+    Rejection, RunnerId, RunnerKey, Site, Stamp, StateName, SystemId, Timestamp, Trouble,
 };
-use crate::secret::{Digest, Fingerprint, Token, sha256_hex};
+use crate::secret::{Digest, Fingerprint, Token, TokenPurpose, sha256_hex};
 use crate::store::{Entry, EntrySelector, EntryText, EntryToken, Record, Snapshot};
 
 use super::Error;
@@ -317,6 +317,13 @@ impl Runner {
         Some(Validity::new(credential.obtained_at, credential.expiry, first_seen_at))
     }
 
+    /// The credential as its entry gets it. One that was issued at an unknown time is as old as it is known here, or the
+    /// entry would keep the times of the token before.
+    pub(super) fn dated_credential(&self) -> Option<Credential> {
+        let credential = self.record.credential.clone()?;
+        Some(Credential { obtained_at: credential.obtained_at.or(self.record.first_seen_at), ..credential })
+    }
+
     /// Whether a time lies before the issue of its token. A clock that was believed since is not judged by that.
     pub(super) fn was_issued_after(&self, date: Timestamp) -> bool {
         let Some(credential) = self.record.credential.as_ref().filter(|_| self.belief.is_none()) else { return false };
@@ -370,7 +377,19 @@ impl Runner {
         let validity = self.validity(now);
         let reset_from = self.reset_from(timing, now).unwrap_or(Timestamp::EARLIEST);
         let evidence = self.held.evidence.as_deref().filter(|evidence| evidence.token == self.digest());
-        State::restored(validity, reset_from, &evidence.cloned().unwrap_or_default(), now)
+        let mut evidence = evidence.cloned().unwrap_or_default();
+        // Known without a request, and before the first one.
+        if self.has_wrong_token() && evidence.conclusion.is_none() {
+            evidence.conclusion = Some(Conclusion::Failed { trouble: Trouble::LocalFile, since: now });
+        }
+        State::restored(validity, reset_from, &evidence, now)
+    }
+
+    /// Whether its token is not a runner's: a person has to act.
+    #[must_use]
+    pub fn has_wrong_token(&self) -> bool {
+        let token = self.record.credential.as_ref().map(|credential| &credential.token);
+        token.is_some_and(|token| TokenPurpose::Runner.check(token).is_err())
     }
 
     /// The earliest time of its next reset after the last one; `None` without a token.

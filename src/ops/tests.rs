@@ -1334,6 +1334,59 @@ async fn a_given_token_makes_a_registered_runner_a_given_one() {
     assert_eq!((runner.record.id, runner.record.origin), (Some(id), Origin::Given), "never deleted as a whole");
 }
 
+/// When the tokens in config.toml were issued, and when they expire.
+fn entry_times(fixture: &OpsFixture) -> Vec<(Option<Timestamp>, Expiry)> {
+    fixture.disk.state().entries.iter().map(|entry| (entry.obtained_at, entry.expiry)).collect()
+}
+
+#[tokio::test]
+async fn an_adopted_given_token_brings_its_own_times_into_the_entry() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let expired = Expiry::At(now().minus(Duration::from_secs(60)));
+    fixture.disk.state().entries[0].expiry = expired;
+    fixture.disk.state().entries[0].obtained_at = Some(now().minus(Duration::from_secs(86_400)));
+    let (_, credential) = fixture.server.add_runner();
+    let mut enrollment = enrollment(credential.token.clone());
+    enrollment.source =
+        RegistrationSource::Given(Source::Value { token: credential.token.clone(), origin: "a test".to_owned() });
+    fixture.ops.adopt_given_token(&[], &enrollment, &mut runner, &inquiry()).await.unwrap().unwrap();
+    assert_eq!(entry_times(&fixture), [(Some(now()), credential.expiry)]);
+}
+
+#[tokio::test]
+async fn a_verification_corrects_times_that_an_entry_has_from_another_token() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let own = entry_times(&fixture);
+    for (stale, is_corrected) in [
+        (Expiry::Never, true),
+        (Expiry::At(now().minus(Duration::from_secs(60))), true),
+        // As gitlab-runner writes none for a GitLab that names none.
+        (Expiry::Unknown, false),
+    ] {
+        fixture.disk.state().entries[0].expiry = stale;
+        fixture.ops.verify(&mut runner, &inquiry()).await.unwrap();
+        assert_eq!(entry_times(&fixture) == own, is_corrected, "{stale:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_a_person_wrote_into_an_entry_gets_its_own_times_there() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let (other, mut elsewhere) = fixture.elsewhere(&runner);
+    other.rotate(&mut elsewhere, None, &inquiry()).await.unwrap();
+    let credential = elsewhere.record.credential.unwrap();
+    {
+        let mut state = fixture.disk.state();
+        state.entries[0].token = EntryToken::Literal(credential.token.clone());
+        state.entries[0].expiry = Expiry::At(now().minus(Duration::from_secs(60)));
+    }
+    fixture.ops.verify(&mut runner, &inquiry()).await.unwrap();
+    assert_eq!(entry_times(&fixture)[0].1, credential.expiry);
+}
+
 #[tokio::test]
 async fn an_interrupted_unregistration_spares_a_newer_token() {
     let fixture = OpsFixture::new();

@@ -215,7 +215,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
                     Ok(())
                 }
             },
-            Err(error) if error.outcome() == Outcome::Refused => Ok(()),
+            Err(error) if error.outcome() == Outcome::Refused || matches!(error, Error::WrongToken { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }

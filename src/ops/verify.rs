@@ -15,7 +15,7 @@ use crate::model::{
     Candidate, Claim, Credential, Expiry, Finding, LastVerify, Origin, RunnerId, RunnerKey, StateName, Timestamp,
     VerifyOutcome,
 };
-use crate::secret::Token;
+use crate::secret::{Token, TokenPurpose};
 use crate::store::{self, Edit, Entry, EntrySelector, Record, Snapshot};
 
 /// Stands for a name in the key that all adoptions of given tokens at a server lock.
@@ -29,6 +29,15 @@ pub(super) fn refuse_first_api(runner: &Runner) -> Result<(), Error> {
     }
 }
 
+/// Rejects a token that is not a runner's, as a person may have put into the entry: it may open more than a runner.
+pub(super) fn check_kind(runner: &Runner, token: &Token) -> Result<(), Error> {
+    TokenPurpose::Runner.check(token).map_err(|wrong| Error::WrongToken {
+        runner: runner.label().to_owned(),
+        token: token.fingerprint(),
+        wrong,
+    })
+}
+
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Asks the server whether it accepts the runner's token. Creates or refreshes this machine's manager there.
     ///
@@ -38,7 +47,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ///
     /// # Errors
     /// [`Error::Asking`] if the token is refused or the server does not answer, [`Error::Disk`] if config.toml or the
-    /// record cannot be read or written, [`Error::FirstApi`] for a runner of the API v1.
+    /// record cannot be read or written, [`Error::FirstApi`] for a runner of the API v1, [`Error::WrongToken`] for a token
+    /// of another kind.
     pub async fn verify(&self, runner: &mut Runner, inquiry: &Inquiry<'_>) -> Result<Completed, Error> {
         let entered = self.enter(runner).await?;
         entered.check_unfinished(runner)?;
@@ -191,6 +201,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 runner = runner.label(),
                 "config.toml holds the token with white space around it: writing it without, as gitlab-runner needs it"
             ),
+            EntryStatus::Ours if EntryStatus::is_mistimed(runner, snapshot) => tracing::warn!(
+                runner = runner.label(),
+                "config.toml names another expiry of the token than the server: writing the server's, which gitlab-runner goes by"
+            ),
             EntryStatus::Missing if runner.is_unwritten() => {}
             // Its token was blanked: an enrollment wants it back.
             EntryStatus::Blank if runner.record.enrollment.is_some() => {}
@@ -231,7 +245,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         answer: &Answer<Verified>,
         inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
-        if EntryStatus::of(runner, &*self.disk.read().await?) != EntryStatus::Ours {
+        let snapshot = self.disk.read().await?;
+        if EntryStatus::of(runner, &snapshot) != EntryStatus::Ours || EntryStatus::is_mistimed(runner, &snapshot) {
             let over = runner.overwritable(inquiry);
             match self.project_over(runner, over).await {
                 // The next verification asks about what was written meanwhile.
@@ -432,9 +447,13 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.take(Credential { token, obtained_at: None, expiry: Expiry::Unknown }, inquiry.now.at);
         verified.date = self.accepted_at(runner, &verified, None, inquiry);
         let now = self.present(runner, inquiry);
+        let issued_at = self.issued_at(runner, verified.date, inquiry);
+        if let Some(credential) = &mut runner.record.credential {
+            credential.obtained_at = Some(issued_at);
+        }
         // The user has named the runner by its token. The one that the enrollment had before may have been registered.
         (runner.record.origin, runner.record.confirmed_id) = (Origin::Given, None);
-        runner.record.first_seen_at = Some(verified.date.unwrap_or(now));
+        runner.record.first_seen_at = Some(issued_at);
         apply_answer(runner, &verified, now);
         self.save_record(runner).await?;
         drop(adoption);
@@ -484,7 +503,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     /// Sends one verify request for a token. A verdict in unknown words is proven before it counts.
+    ///
+    /// # Errors
+    /// [`Error::Asking`]; [`Error::WrongToken`] for a token of another kind, which is not sent.
     pub(super) async fn send_verify(&self, runner: &Runner, token: &Token) -> Result<Answer<Verified>, Error> {
+        check_kind(runner, token)?;
         let info = runner.record.enrollment.is_some().then_some(&self.identity.info);
         let answer = self.server.verify(&runner.site, token, &self.identity.system_id, info).await;
         let verified = match answer {

@@ -68,10 +68,13 @@ impl Token {
     /// an instance before that of GitLab.
     #[must_use]
     pub fn class(&self) -> Option<TokenClass> {
-        let text = self.expose();
-        let hyphens = text.match_indices('-').map(|(at, _)| at).take_while(|at| *at <= MAX_INSTANCE_PREFIX);
-        std::iter::once(text).chain(hyphens.map(|at| &text[at + 1..])).find_map(class_at_start)
+        class_of(self.expose())
     }
+}
+
+fn class_of(text: &str) -> Option<TokenClass> {
+    let hyphens = text.match_indices('-').map(|(at, _)| at).take_while(|at| *at <= MAX_INSTANCE_PREFIX);
+    std::iter::once(text).chain(hyphens.map(|at| &text[at + 1..])).find_map(class_at_start)
 }
 
 fn class_at_start(text: &str) -> Option<TokenClass> {
@@ -102,6 +105,14 @@ impl TokenPurpose {
 }
 
 impl TokenClass {
+    /// The class of the token that a person has given where the name of a file is wanted; `None` for a name. A path with a
+    /// directory in it is a name.
+    #[must_use]
+    pub fn of_file_name(text: &str) -> Option<Self> {
+        let text = text.trim();
+        class_of(text).filter(|_| !text.contains('/'))
+    }
+
     /// Where such a token belongs.
     fn destination(self) -> &'static str {
         match self {
@@ -165,6 +176,23 @@ mod tests {
         }
         for text in ["abcdefghij0123456789", "t1_abcdefghij0123456789", "custom-abc", "glagent-abc", "glrt", "GR13"] {
             assert_eq!(token(text).class(), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_no_name_of_a_file_and_a_path_is_one() {
+        for (prefix, class) in PREFIXES {
+            for before in ["", "acme-", " "] {
+                assert_eq!(
+                    TokenClass::of_file_name(&format!("{before}{prefix}secret")),
+                    Some(class),
+                    "{before}{prefix}"
+                );
+            }
+            assert_eq!(TokenClass::of_file_name(&format!("./{prefix}secret")), None, "{prefix}");
+        }
+        for name in ["runner-token", "token", "/etc/runner-agent/glrt-token", "../glpat-x", ""] {
+            assert_eq!(TokenClass::of_file_name(name), None, "{name}");
         }
     }
 

@@ -29,6 +29,8 @@ pub(super) struct Findings {
     pub(super) warnings: Vec<String>,
     /// The template files that enrollments name.
     pub(super) templates: Vec<PathBuf>,
+    /// The lines of the enrollments in agent.toml.
+    pub(super) lines: Vec<(RunnerKey, usize)>,
 }
 
 /// Validates the draft of a `register` command; returns warnings too.
@@ -75,6 +77,10 @@ pub(super) fn enrollments(
         };
         let name_place = draft.name.as_ref().map_or(&draft.place, |name| &name.place).clone();
         let share_place = draft.share_as.as_ref().map(|name| name.place.clone());
+        let line = match &draft.place {
+            Place::Line { line, .. } => Some(*line),
+            Place::File(_) | Place::Variable(_) | Place::Flag(_) => None,
+        };
         let Some(enrollment) = draft.validate(KeyRule::Name, environment, servers, findings) else {
             keys.push((key, place));
             continue;
@@ -87,6 +93,7 @@ pub(super) fn enrollments(
             sharing.check(&enrollment, &place, &mut findings.diagnostics);
             shared.push((name.clone(), place));
         }
+        findings.lines.extend(line.map(|line| (enrollment.key.clone(), line)));
         enrollments.push((enrollment, name_place));
     }
     check_names(&shared, &mut findings.diagnostics);

@@ -50,7 +50,10 @@ pub(super) fn text(paths: &Paths) -> Result<Option<String>, Errors> {
         Err(error) if error.kind() == io::ErrorKind::NotFound && !paths.agent_config_is_named => Ok(None),
         Err(error) => {
             let place = Place::File(paths.agent_config.clone());
-            Err(Diagnostic::new(place, format!("cannot read agent.toml: {error}")).into())
+            let remedy = (error.kind() == io::ErrorKind::NotFound).then(|| {
+                "correct the path (--agent-config, or the variable RUNNER_AGENT_CONFIG), or write the file with `runner-agent init`".to_owned()
+            });
+            Err(Diagnostic { remedy, ..Diagnostic::new(place, format!("cannot read agent.toml: {error}")) }.into())
         }
     }
 }

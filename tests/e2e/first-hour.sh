@@ -38,6 +38,17 @@ rotates() {
     fails equal "$before" "$after"
 }
 
+# offers_a_gitlab: the one of README.md has a runner whose token expires.
+offers_a_gitlab() {
+    local options
+    # shellcheck disable=SC2016
+    read -ra options < <(sed -n 's/.*cargo run --example gitlab -- \([^`]*\)`.*/\1/p' README.md)
+    [[ " ${options[*]} " == *' --token-life '* ]] || return
+    ip netns exec "$machine" "${CARGO_TARGET_DIR:-target}/debug/examples/gitlab" --port 8081 "${options[@]}" >"$work/readme.log" 2>&1 &
+    servers+=("$!")
+    eventually grep -q 'glrt-' "$work/readme.log"
+}
+
 # --- Mistakes -------------------------------------------------------------------------------------------------------
 
 agent() { inside runner-agent "$@"; }
@@ -229,6 +240,7 @@ check 'and its token is rotated'                                   rotates
 check 'check finds nothing'                                        says 0 '' agent check
 check 'doctor finds nothing wrong'                                 says 0 'build-1|errors: 0' agent doctor
 check 'plan says what comes next, as a dry run does'               plans
+check 'README.md: the GitLab to try it with has a token'           offers_a_gitlab
 
 file registration "$registration_token"
 file access glpat-abcdefghij1234567890

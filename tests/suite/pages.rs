@@ -61,6 +61,23 @@ fn links_lead_to_files_that_the_package_installs_in_the_same_place() {
 }
 
 #[test]
+fn the_gitlab_of_readme_shows_a_rotation_within_the_first_hour() {
+    let text = fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, command) = text.split_once("cargo run --example gitlab -- ").unwrap();
+    let words: Vec<_> = command.split('`').next().unwrap().split_whitespace().collect();
+    let life = words.iter().position(|word| *word == "--token-life").and_then(|at| words.get(at + 1));
+    let life = fake_gitlab::parse_span(life.expect("its tokens never expire")).unwrap();
+    // Time to answer the questions of `init`, and none to forget what was to be seen.
+    assert!((300..=1800).contains(&life.as_secs()), "{life:?}");
+    // The example takes the flags.
+    let example = root().join("tests/examples/gitlab.rs");
+    let source = fs::read_to_string(example).unwrap();
+    for flag in words.iter().filter(|word| word.starts_with("--")) {
+        assert!(source.contains(&format!("    {}:", flag[2..].replace('-', "_"))), "{flag}");
+    }
+}
+
+#[test]
 fn readme_links_to_every_page() {
     let linked: BTreeSet<_> = guides().iter().map(|page| page.path.clone()).collect();
     let files = fs::read_dir(root().join(DOCS)).unwrap();

@@ -81,9 +81,15 @@ impl Finding {
         Self::new(Severity::Note, message)
     }
 
-    /// The same in a file, which the message does not repeat.
-    pub(in super::super) fn in_file(self, file: &Path) -> Self {
+    /// The same in a file, which the message does not repeat. A message that begins with a line of the file is about that.
+    pub(in super::super) fn in_file(mut self, file: &Path) -> Self {
         let file = without_tokens(&file.to_string_lossy());
+        if let Some(rest) = self.message.strip_prefix(&format!("{file}:")) {
+            let (line, message) = rest.split_once(": ").unwrap_or(("", rest));
+            let line = line.parse().ok();
+            let message = if line.is_some() { message } else { rest }.trim_start().to_owned();
+            (self.line, self.message) = (line, message);
+        }
         let quoted = format!("`{file}`");
         let message = self.message.replace(&format!("the file {quoted}: "), "");
         let message = message.replace(&format!("file {quoted}"), "file").replace(&quoted, "it");

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Finding;
-use crate::engine::{self, inventory};
+use crate::engine::inventory;
 use crate::error_chain::chain;
 use crate::gitlab::{Client, Endpoint};
 use crate::model::Site;
@@ -54,15 +54,17 @@ pub(super) async fn check_files(
 
 fn sites(settings: &Settings, snapshot: Option<&Snapshot>, paths: &Paths) -> Vec<NamedSite> {
     let in_settings = |endpoint, site| NamedSite { endpoint, site, file: paths.agent_config.clone(), line: None };
-    let of_enrollments = settings.engine.enrollments.iter().map(|enrollment| match &enrollment.source {
-        RegistrationSource::Registration(_) | RegistrationSource::V1(_) => {
-            in_settings(Endpoint::Register, enrollment.site.clone())
-        }
-        RegistrationSource::Given(_) => in_settings(Endpoint::Verify, enrollment.site.clone()),
-        RegistrationSource::Created(creation) => {
-            let site = Site { url: enrollment.site.url.clone(), tls: creation.tls.clone() };
-            in_settings(Endpoint::Create, site)
-        }
+    let of_enrollments = settings.engine.enrollments.iter().map(|enrollment| {
+        let (endpoint, site) = match &enrollment.source {
+            RegistrationSource::Registration(_) | RegistrationSource::V1(_) => {
+                (Endpoint::Register, enrollment.site.clone())
+            }
+            RegistrationSource::Given(_) => (Endpoint::Verify, enrollment.site.clone()),
+            RegistrationSource::Created(creation) => {
+                (Endpoint::Create, Site { url: enrollment.site.url.clone(), tls: creation.tls.clone() })
+            }
+        };
+        NamedSite { line: settings.line_of(enrollment.key.as_str()), ..in_settings(endpoint, site) }
     });
     let of_servers = settings
         .engine
@@ -79,17 +81,28 @@ fn sites(settings: &Settings, snapshot: Option<&Snapshot>, paths: &Paths) -> Vec
 
 /// Reports what the inventory of runners finds: enrollments and entries that do not go together.
 pub(super) async fn check_inventory(
-    config: &engine::Config,
+    settings: &Settings,
     records: Vec<Record>,
     snapshot: &Snapshot,
     paths: &Paths,
     findings: &mut Vec<Finding>,
 ) {
-    let inventory = inventory(config, records, snapshot).await;
+    let inventory = inventory(&settings.engine, records, snapshot).await;
     let errors = inventory.errors.iter().map(|error| Finding::error(error));
     // The problems of an entry are reported with its line.
     let problems: Vec<_> = snapshot.entries.iter().flat_map(|entry| &entry.problems).map(ToString::to_string).collect();
     let is_new = |warning: &&String| !problems.iter().any(|problem| warning.ends_with(problem.as_str()));
     let warnings = inventory.warnings.iter().filter(is_new).map(|warning| Finding::warning(warning));
-    findings.extend(errors.chain(warnings).map(|finding| finding.in_file(&paths.config)));
+    findings.extend(errors.chain(warnings).map(|finding| {
+        match enrollment_of(&finding.message).and_then(|key| settings.line_of(key)) {
+            Some(line) => finding.in_line(&paths.agent_config, line),
+            None => finding.in_file(&paths.config),
+        }
+    }));
+}
+
+/// The key of the enrollment that a message of the inventory is about: the first one that it names.
+fn enrollment_of(message: &str) -> Option<&str> {
+    let (_, named) = message.split_once("enrollment `")?;
+    named.split('`').next()
 }

@@ -15,11 +15,18 @@ use crate::store::{AccessFile, ErrorKind, Record, Store};
 const MOVE_FILE: &str = "keep the access token in a file in the state directory, or mount its directory for writing";
 
 /// Reads each secret once.
-pub(super) async fn check(settings: &Settings, records: &[Record], store: Option<&Store>, findings: &mut Vec<Finding>) {
+pub(super) async fn check(
+    settings: &Settings,
+    records: &[Record],
+    store: Option<&Store>,
+    agent_toml: &Path,
+    findings: &mut Vec<Finding>,
+) {
     findings.extend(settings.secret_warnings().map(|warning| Finding::warning(&warning)));
     for enrollment in &settings.engine.enrollments {
         if let Err(error) = enrollment.source.read() {
-            findings.push(of_enrollment(enrollment, &error, records));
+            let line = settings.line_of(enrollment.key.as_str()).map(|line| (agent_toml, line));
+            findings.push(of_enrollment(enrollment, &error, records, line));
         }
     }
     for server in &settings.engine.servers {
@@ -63,12 +70,21 @@ async fn check_rotation(server: &ServerAccess, settings: &Settings, store: Optio
 }
 
 /// A registered runner needs the secret only to be registered again.
-fn of_enrollment(enrollment: &Enrollment, error: &SourceError, records: &[Record]) -> Finding {
+fn of_enrollment(
+    enrollment: &Enrollment,
+    error: &SourceError,
+    records: &[Record],
+    line: Option<(&Path, usize)>,
+) -> Finding {
     let is_registered = records.iter().any(|record| record.key == enrollment.key && record.credential.is_some());
     let name = &enrollment.entry.name;
     let consequence = if is_registered { "could not be registered again" } else { "cannot be registered" };
     let message = format!("the runner `{name}` {consequence}: {}", chain(error));
-    let finding = of_source(&message, error, enrollment.source.secret());
+    // The `[[enroll]]` is where it is said which file is read.
+    let finding = match line {
+        Some((file, line)) => of_error(&message, error).in_line(file, line),
+        None => of_source(&message, error, enrollment.source.secret()),
+    };
     match (is_registered, finding.severity) {
         (true, super::Severity::Error) => Finding { severity: super::Severity::Warning, ..finding },
         (true | false, _) => finding,
@@ -76,7 +92,15 @@ fn of_enrollment(enrollment: &Enrollment, error: &SourceError, records: &[Record
 }
 
 pub(super) fn of_source(message: &str, error: &SourceError, source: &Source) -> Finding {
-    let finding = match error {
+    let finding = of_error(message, error);
+    match path_of(source) {
+        Some(path) => finding.in_file(path),
+        None => finding,
+    }
+}
+
+fn of_error(message: &str, error: &SourceError) -> Finding {
+    match error {
         // systemd passes them to the unit alone.
         SourceError::NoCredential(_) => Finding::note(message),
         SourceError::Unreadable { .. }
@@ -84,10 +108,6 @@ pub(super) fn of_source(message: &str, error: &SourceError, source: &Source) -> 
         | SourceError::Invalid { .. }
         | SourceError::WrongClass { .. }
         | SourceError::NoPassword { .. } => Finding::error(message),
-    };
-    match path_of(source) {
-        Some(path) => finding.in_file(path),
-        None => finding,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Each runner's token: its kind, whether the server accepts it, and whether it can be rotated.
 
+use std::borrow::Cow;
+
 use tokio::task::JoinSet;
 
 use super::super::context::Context;
@@ -12,7 +14,7 @@ use crate::engine::{Config, Inventory, ManagedRunner, expired_text, planned_repo
 use crate::error_chain::chain;
 use crate::gitlab::{self, Answer, Client, Disposition, Info, Verified};
 use crate::limits::operations_at_once;
-use crate::model::{RotationRule, RunnerReport, ServerUrl, Site, StateName, SystemId, Timestamp, format_span};
+use crate::model::{Report, RotationRule, RunnerReport, ServerUrl, Site, StateName, SystemId, Timestamp, format_span};
 use crate::secret::{Token, TokenPurpose};
 use crate::store::Store;
 
@@ -23,6 +25,18 @@ pub(super) struct Patient<'a> {
     /// The servers at which a GitLab answers.
     pub(super) reachable: &'a [Site],
     pub(super) info: Info,
+    /// What the daemon says, if it runs.
+    pub(super) daemon: Option<&'a Report>,
+}
+
+impl Patient<'_> {
+    /// Why the daemon has not registered a runner that it wants to.
+    fn failure_of(&self, managed: &ManagedRunner) -> Option<&str> {
+        let wanted = &managed.enrollment.as_deref()?.entry.name;
+        let url = &managed.runner.record.url;
+        let is_it = |runner: &&RunnerReport| runner.name.as_ref() == Some(wanted) && runner.url.as_ref() == Some(url);
+        self.daemon?.runners.iter().find(is_it)?.error.as_deref()
+    }
 }
 
 /// The server's answer about a token; `None` if it was not asked, for this reason.
@@ -31,18 +45,29 @@ enum Asked {
     NotAsked(NotAsked),
 }
 
+impl Asked {
+    /// The server's time, by which its tokens expire; else this machine's.
+    fn now(&self, local: Timestamp) -> Timestamp {
+        let date = match self {
+            Self::Answered(Ok(answer)) => answer.date,
+            Self::Answered(Err(error)) => error.date(),
+            Self::NotAsked(_) => None,
+        };
+        date.unwrap_or(local)
+    }
+}
+
 /// Why the server was not asked.
-#[derive(Clone, Copy)]
 struct NotAsked {
-    why: &'static str,
+    why: Cow<'static, str>,
     /// How to have it asked; `None` if the reason says it.
     remedy: Option<&'static str>,
     exit: Exit,
 }
 
 impl NotAsked {
-    const fn new(why: &'static str, exit: Exit) -> Self {
-        Self { why, remedy: None, exit }
+    fn new(why: impl Into<Cow<'static, str>>, exit: Exit) -> Self {
+        Self { why: why.into(), remedy: None, exit }
     }
 }
 
@@ -109,6 +134,9 @@ pub(super) async fn examine(
 /// How to find out whether a token registers a runner.
 const REGISTER: &str = "whether its token is good shows when it registers: start the daemon, then `runner-agent status --wait ready`; or `runner-agent run --once`";
 
+/// The same while a daemon runs.
+const WAIT: &str = "`runner-agent status --wait ready` waits until the daemon has registered it";
+
 /// What to ask about a runner, or why nothing is asked.
 fn request(
     managed: &ManagedRunner,
@@ -116,8 +144,12 @@ fn request(
     system_id: Option<&SystemId>,
 ) -> Result<(Site, Token, SystemId), NotAsked> {
     let runner = &managed.runner;
+    if runner.is_unregistered() {
+        let remedy = managed.enrollment.is_some().then_some("the next start of the daemon registers it anew");
+        return Err(NotAsked { remedy, ..NotAsked::new("it was unregistered here", Exit::Done) });
+    }
     // A verification would make this machine's manager again.
-    if runner.is_unregistered() || runner.record.state == Some(StateName::Retired) {
+    if runner.record.state == Some(StateName::Retired) {
         let why = "it was unregistered here, and a verification would make its manager again";
         return Err(NotAsked {
             remedy: Some("the next start of the daemon takes it up again"),
@@ -125,11 +157,15 @@ fn request(
         });
     }
     let Some(credential) = &runner.record.credential else {
-        let why = "it is not registered yet";
-        return Err(NotAsked { remedy: Some(REGISTER), ..NotAsked::new(why, Exit::Done) });
+        if let Some(failure) = patient.failure_of(managed) {
+            let exit = if is_reachable(patient.reachable, &runner.site) { Exit::Refused } else { Exit::Unreachable };
+            return Err(NotAsked::new(format!("the daemon cannot register it: {failure}"), exit));
+        }
+        let remedy = if patient.daemon.is_some() { WAIT } else { REGISTER };
+        return Err(NotAsked { remedy: Some(remedy), ..NotAsked::new("it is not registered yet", Exit::Done) });
     };
-    if TokenPurpose::Runner.check(&credential.token).is_err() {
-        return Err(NotAsked::new("its token is of another kind, and is not sent", Exit::Usage));
+    if let Err(wrong) = TokenPurpose::Runner.check(&credential.token) {
+        return Err(NotAsked::new(format!("its token is of another kind, and is not sent: {wrong}"), Exit::Usage));
     }
     if !is_reachable(patient.reachable, &runner.site) {
         return Err(NotAsked::new("its server could not be asked", Exit::Unreachable));
@@ -147,7 +183,7 @@ fn rows(
     system_id: Option<&SystemId>,
     now: Timestamp,
 ) -> Vec<Row> {
-    let runner = &managed.runner;
+    let (runner, now) = (&managed.runner, asked.now(now));
     let wanted = managed.enrollment.as_ref().map(|enrollment| enrollment.entry.name.clone());
     let report = record_report(runner, now);
     let report = RunnerReport { name: report.name.clone().or(wanted), ..report };
@@ -171,7 +207,7 @@ fn rows(
             let expires = if legacy {
                 "the server does not say when it expires: it is a GitLab before 15.9".to_owned()
             } else {
-                expiry_text(expiry.at(), answer.date.unwrap_or(now))
+                expiry_text(expiry.at(), now)
             };
             match (id, runner.record.id) {
                 (Some(id), Some(known)) if id != known => {
@@ -227,6 +263,12 @@ fn rotation(
         };
         return Row::note(subject, "rotation", why);
     };
+    if expires_at <= now && answered.is_some() {
+        let ago = format_span(now.since(expires_at));
+        let message = format!("the server accepts the token, which by the server's clock expired {ago} ago");
+        return Row::warning(subject, "rotation", &message)
+            .with_remedy(Some("correct the server's clock: the agent goes by the expiry and this machine's clock"));
+    }
     if expires_at <= now {
         let remedy = "register the runner again, or rotate it with an access token: `runner-agent rotate --pat-file`";
         return Row::error(subject, "rotation", "the token has expired, and cannot rotate itself", Exit::Refused)

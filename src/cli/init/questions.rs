@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::cli::terminal::{Terminal, required, valid};
 use crate::gitlab::fleet::NewRunnerOwner;
 use crate::model::ServerUrl;
+use crate::secret::TokenClass;
 use crate::settings::{EXECUTORS, NewSource, split_list, unknown_executor};
 
 /// What flags have said, and then answers.
@@ -97,7 +98,11 @@ fn ask_source(terminal: &mut impl Terminal) -> io::Result<NewSource> {
     })?;
     let mut file = |what: &str, default: &str| {
         let question = format!("Enter the file with the {what}; a name alone is that of a file beside agent.toml:");
-        required(terminal, &question, Some(default)).map(PathBuf::from)
+        let question = format!("{question}\n[{default}]:");
+        valid(terminal, &question, |text| match refused_as_file(text) {
+            Some(refusal) => Err(refusal),
+            None => Ok(PathBuf::from(if text.is_empty() { default } else { text })),
+        })
     };
     Ok(match choice.as_str() {
         "1" => {
@@ -108,6 +113,14 @@ fn ask_source(terminal: &mut impl Terminal) -> io::Result<NewSource> {
         "2" => NewSource::Created(file("runner's token", "runner-token")?),
         _ => NewSource::Registration(file("registration token", "registration-token")?),
     })
+}
+
+/// Why an answer is no name of a file: it is a token, which is repeated nowhere.
+pub(super) fn refused_as_file(text: &str) -> Option<String> {
+    let class = TokenClass::of_file_name(text)?;
+    Some(format!(
+        "this is {class} itself, and the name of a file is wanted: agent.toml names the file that the token is in. A file of such a name is written with its directory: ./NAME"
+    ))
 }
 
 fn owner(text: &str) -> Result<NewRunnerOwner, String> {
@@ -163,6 +176,26 @@ mod tests {
         let draft = empty().ask("host-1", &mut script).unwrap();
         assert_eq!(draft.source, Some(NewSource::Created("/root/token".into())));
         assert_eq!((draft.executor.as_deref(), draft.tag_list), (Some("shell"), None));
+    }
+
+    #[test]
+    fn a_pasted_token_is_refused_as_the_name_of_a_file_and_asked_for_again() {
+        for (choice, pasted) in [
+            ("1", "glpat-0123456789abcdefghij"),
+            ("2", "glrt-0123456789abcdefghij"),
+            ("2", "acme-glrt-0123456789abcdefghij"),
+            ("3", "GR13489410123456789abcdefghij"),
+        ] {
+            let answers = ["https://gitlab.example.com", choice, pasted, "", "instance", "a", "", "", "", ""];
+            let answers: Vec<_> = answers.into_iter().filter(|answer| choice == "1" || *answer != "instance").collect();
+            let mut script = Script::new(&answers);
+            let draft = empty().ask("host-1", &mut script).unwrap();
+            let default = ["access-token", "runner-token", "registration-token"][choice.parse::<usize>().unwrap() - 1];
+            assert_eq!(draft.source.unwrap().file(), std::path::Path::new(default));
+            let heard = script.heard.concat();
+            assert!(heard.contains("the name of a file is wanted"), "{heard}");
+            assert!(!heard.contains("0123456789"), "{heard}");
+        }
     }
 
     #[test]

@@ -138,6 +138,47 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
+fn findings_about_an_enrollment_have_its_line_and_name_the_file_once() {
+    let sandbox = super::sandbox();
+    sandbox.write_with_mode("token", &sandbox.gitlab.instance_registration_token(), 0o600);
+    let enrollment = |name: &str, token: &str, rest: &str| {
+        sandbox.enrollment(name, &format!("registration_token = {{ file = \"{token}\" }}\n{rest}"))
+    };
+    let text = format!(
+        "# A comment.\n{}{}{}",
+        enrollment("a", "token", "executor = \"dcoker\"\n"),
+        enrollment("b", "token", "tls_ca_file = \"missing.pem\"\n").replace("http://", "https://"),
+        enrollment("c", "missing", ""),
+    );
+    sandbox.write("agent.toml", &text);
+    let line = |words: &str| text[..text.find(words).unwrap()].lines().count();
+    // The line of a table is that of its header.
+    let header =
+        |words: &str| text[..text.find(words).unwrap()].rfind("[[enroll]]").map(|at| text[..at].lines().count() + 1);
+    let done = sandbox.run(&["check"]);
+    let file = sandbox.path("agent.toml").display().to_string();
+    let found: Vec<_> = done.exits(4).stdout.lines().filter(|line| line.starts_with(&file)).collect();
+    let at = |line: usize, words: &str| {
+        let is_it = |found: &&&str| found.starts_with(&format!("{file}:{line}: ")) && found.contains(words);
+        let found = found.iter().find(is_it).unwrap_or_else(|| panic!("{line} {words}: {done:#?}"));
+        assert_eq!(found.matches(&file).count(), 1, "{found}");
+    };
+    at(line("dcoker"), "warning: unknown executor `dcoker`");
+    at(header("missing.pem").unwrap(), "missing.pem");
+    at(header("\"missing\"").unwrap(), "the runner `c` cannot be registered");
+}
+
+#[test]
+fn a_named_agent_toml_that_is_missing_has_a_remedy() {
+    let sandbox = super::sandbox();
+    std::fs::remove_file(sandbox.path("agent.toml")).unwrap();
+    let done = sandbox.run(&["check"]);
+    done.exits(4);
+    assert!(done.stdout.contains("runner-agent init") && done.stdout.contains("RUNNER_AGENT_CONFIG"), "{done:?}");
+    sandbox.run(&["run"]).exits(4).says("runner-agent init");
+}
+
+#[test]
 fn a_missing_token_file_is_an_error_only_before_the_registration() {
     let sandbox = super::sandbox_with(Gitlab::builder());
     sandbox.write("token", &sandbox.gitlab.instance_registration_token());

@@ -96,6 +96,62 @@ fn a_runner_that_was_unregistered_here_is_not_verified() {
 }
 
 #[test]
+fn a_runner_that_a_stop_has_deleted_is_registered_anew_and_not_taken_up() {
+    let sandbox = super::sandbox();
+    sandbox.write("token", &sandbox.gitlab.instance_registration_token());
+    sandbox.write_fast_settings(&sandbox.enrollment("build-1", "registration_token = { file = \"token\" }"));
+    let daemon = sandbox.start_serving();
+    sandbox.wait("the registration", |sandbox| sandbox.config().contains("build-1"));
+    daemon.stop(Signal::TERM).exits(0);
+    let done = sandbox.run(&["doctor", "-o", "json"]);
+    let row = row(done.exits(0), "runner `build-1`", "token");
+    assert_eq!(row["remedy"], "the next start of the daemon registers it anew", "{row}");
+    assert!(!row["message"].as_str().unwrap().contains("manager"), "{row}");
+}
+
+#[test]
+fn an_enrollment_that_the_daemon_cannot_register_is_told_with_its_failure() {
+    let sandbox = super::sandbox();
+    sandbox.write("token", "glrt-0123456789abcdefghij");
+    sandbox.write_fast_settings(&sandbox.enrollment("build-1", "token = { file = \"token\" }"));
+    let daemon = sandbox.start_serving();
+    sandbox.wait("the refusal", |sandbox| {
+        let status = sandbox.run(&["status", "-o", "json"]);
+        status.code == Some(0) && !status.runners()[0]["error"].is_null()
+    });
+    let done = sandbox.run(&["doctor", "-o", "json"]);
+    let (result, message) = found(done.exits(3), "runner `build-1`", "token");
+    assert!(result == "error" && message.contains("the daemon cannot register it: "), "{message}");
+    assert!(!done.stdout.contains("start the daemon"), "{done:?}");
+    daemon.stop(Signal::QUIT).exits(0);
+}
+
+#[test]
+fn tokens_are_judged_by_the_servers_time_whatever_this_machines_clock_says() {
+    // The server's clock is two years behind this machine's, as a machine sees it that is two years ahead.
+    let sandbox = super::sandbox_with(Gitlab::builder().token_life("30d"));
+    sandbox.gitlab.set_clock_skew(jiff::SignedDuration::from_hours(-730 * 24));
+    sandbox.add_created("found");
+    sandbox.run(&["verify"]).exits(0);
+    let done = sandbox.run(&["doctor", "-o", "json"]);
+    let (result, message) = found(done.exits(0), "runner `found`", "token");
+    assert!(result == "ok" && message.contains("expires"), "{message}");
+    let (result, message) = found(&done, "runner `found`", "rotation");
+    assert!(result == "ok" && message.starts_with("due "), "{result}: {message}");
+}
+
+#[test]
+fn a_date_after_the_expiry_of_an_accepted_token_is_told_with_the_difference() {
+    let sandbox = sandbox();
+    let ahead = sandbox.gitlab.now() + Duration::from_secs(40 * 86_400);
+    let date = ahead.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    sandbox.gitlab.order(Endpoint::Any, Fault::header("date", &date)).always();
+    let done = sandbox.run(&["doctor", "-o", "json"]);
+    let (result, message) = found(done.exits(0), "runner `found`", "rotation");
+    assert!(result == "warning" && message.contains("by the server's clock expired 3"), "{message}");
+}
+
+#[test]
 fn a_wrong_kind_of_token_is_named_and_not_sent() {
     let sandbox = super::sandbox();
     let token = "glpat-0123456789abcdefghij";

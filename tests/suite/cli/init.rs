@@ -82,6 +82,22 @@ fn file_from_existing_entries_names_them_and_no_token() {
 }
 
 #[test]
+fn token_in_place_of_a_files_name_is_refused_and_written_nowhere() {
+    let sandbox = sandbox();
+    let url = sandbox.gitlab.url();
+    for prefix in ["glrt-", "glpat-", "glrtr-", "gldt-", "glcbt-", "glptt-", "GR1348941", "acme-glrt-"] {
+        let token = format!("{prefix}0123456789abcdefghij");
+        for flag in ["--token-file", "--registration-token-file", "--access-token-file"] {
+            let done = sandbox.run(&["init", "--url", &url, flag, &token, "--name", "a"]);
+            done.exits(2).says(flag).says("the name of a file is wanted").hides(&["0123456789abcdefghij"]);
+            assert!(!sandbox.path("agent.toml").exists());
+        }
+    }
+    // With its directory it is the name of a file.
+    sandbox.run(&["init", "--url", &url, "--token-file", "./glrt-token", "--name", "a"]).exits(0);
+}
+
+#[test]
 fn existing_file_is_replaced_only_by_force() {
     let sandbox = super::sandbox();
     let before = sandbox.read("agent.toml");

@@ -1,7 +1,7 @@
 //! `register`.
 
 use super::sandbox_with;
-use fake_gitlab::{Endpoint, Fault, Gitlab, Tls};
+use fake_gitlab::{Endpoint, Fault, Gitlab, Scope, Tls};
 use rustix::process::Signal;
 use test_support::PATIENCE;
 
@@ -861,7 +861,8 @@ fn repeated_registration_names_what_differs_and_how_to_change_it() {
     let done = sandbox.register(&other);
     done.exits(0)
         .says("the runner was registered with another --tag-list and --locked: change it with")
-        .says(&format!("`runner-agent fleet update {id}`, or register anew with --force"))
+        .says(&format!("`runner-agent fleet update {id} --url "))
+        .says(", or register anew with --force")
         .says("its entry differs in limit: edit ");
     assert!(done.stdout.contains("registered already, nothing was changed"), "{done:?}");
     assert_eq!((sandbox.config(), sandbox.gitlab.runners().len()), (config, 1));
@@ -869,6 +870,31 @@ fn repeated_registration_names_what_differs_and_how_to_change_it() {
     sandbox.register(&[&other[..], &["--force"]].concat()).exits(0);
     let again = sandbox.register(&other);
     assert!(!again.exits(0).stderr.contains("--tag-list") && again.stderr.contains("limit"), "{again:?}");
+}
+
+#[test]
+fn the_command_that_changes_a_runners_tags_works_as_it_is_printed() {
+    let sandbox = super::sandbox();
+    sandbox.register(&["--name", "a", "--tag-list", "x,y", "--maximum-timeout", "1h"]).exits(0);
+    let other = ["--name", "a", "--tag-list", "x, it's", "--run-untagged", "--paused", "--description", "the b"];
+    let done = sandbox.register(&other);
+    sandbox.write_with_mode("access-token", &sandbox.gitlab.add_access_token([Scope::Api]), 0o600);
+    let commands: Vec<_> = done.stderr.split('`').filter(|text| text.starts_with("runner-agent ")).collect();
+    assert_eq!(commands.len(), 2, "{done:?}");
+    for command in commands {
+        // As a shell reads it.
+        let words =
+            std::process::Command::new("sh").args(["-c", &format!("printf '%s\\n' {command}")]).output().unwrap();
+        let words = String::from_utf8(words.stdout).unwrap();
+        let words: Vec<_> = words.lines().skip(1).collect();
+        sandbox.run(&words).exits(0);
+    }
+    let runner = &sandbox.gitlab.runners()[0];
+    let mut tags = runner.tags.clone();
+    tags.sort();
+    assert_eq!(tags, ["it's", "x"]);
+    assert!(runner.run_untagged && runner.paused && runner.description == "the b", "{runner:?}");
+    assert_eq!(runner.maximum_timeout, None);
 }
 
 #[test]

@@ -72,6 +72,77 @@ fn token_of_another_class_in_a_variable_is_refused() {
 }
 
 #[test]
+fn entry_with_a_token_of_another_class_needs_a_person_and_its_token_is_never_sent() {
+    for (prefix, class, destination) in [
+        ("glpat-", "access token (glpat-)", "--pat-file"),
+        ("gldt-", "a deploy token (gldt-)", "of no use"),
+        ("glcbt-", "a CI job token (glcbt-)", "of no use"),
+        ("glptt-", "a pipeline trigger token (glptt-)", "of no use"),
+        ("GR1348941", "a registration token (GR1348941)", "--registration-token"),
+        ("acme-glpat-", "access token (glpat-)", "--pat-file"),
+    ] {
+        let sandbox = super::sandbox();
+        sandbox.write_config(&sandbox.entry("a", 7, &format!("{prefix}{SECRET}")));
+        let url = sandbox.gitlab.url();
+        sandbox.write_with_mode("runner", &format!("glrt-{SECRET}"), 0o600);
+        let token = sandbox.path("runner").display().to_string();
+        let register = ["register", "-n", "--name", "a", "--url", &url, "--token-file", &token];
+        for (args, code) in
+            [(&["verify"][..], 2), (&["run", "--once"], 2), (&register, 2), (&["rotate", "--name", "a"], 2)]
+        {
+            let done = sandbox.run(args);
+            let text = format!("{}{}", done.stdout, done.stderr);
+            assert_eq!(done.code, Some(code), "{args:?}: {done:?}");
+            for words in [class, "a runner authentication token (glrt- or glrtr-) is needed here", destination] {
+                assert!(text.contains(words), "{args:?} {words}: {text}");
+            }
+            done.hides(&[SECRET]);
+        }
+        for command in ["list", "plan"] {
+            let runner = sandbox.run(&[command, "--output", "json"]).runners()[0].clone();
+            assert_eq!(runner["state"], "failed", "{command}: {runner}");
+        }
+        let sent = sandbox.gitlab.requests().into_iter().filter(|request| request.body.contains(SECRET));
+        assert_eq!(sent.count(), 0, "{prefix}");
+    }
+}
+
+#[test]
+fn daemon_says_which_kind_of_token_an_entry_holds_and_takes_the_runners_own_at_once() {
+    let sandbox = super::sandbox();
+    let wrong = format!("gldt-{SECRET}");
+    let (id, good) = sandbox.gitlab.add_runner(NewRunner::instance());
+    sandbox.write_config(&sandbox.entry("a", id, &wrong));
+    let daemon = sandbox.start_serving();
+    sandbox.wait("the finding", |sandbox| {
+        let status = sandbox.run(&["status", "-o", "json"]);
+        status.code == Some(0) && status.runners().first().is_some_and(|runner| !runner["error"].is_null())
+    });
+    let runner = sandbox.run(&["status", "-o", "json"]).runners()[0].clone();
+    assert!(runner["state"] == "failed" && runner["error"].as_str().unwrap().contains("a deploy token"), "{runner}");
+    sandbox.write_config(&sandbox.config().replace(&wrong, &good));
+    sandbox.wait("the acceptance", |sandbox| sandbox.run(&["status", "-o", "json"]).runners()[0]["state"] == "active");
+    let done = daemon.stop(rustix::process::Signal::QUIT);
+    done.exits(0).says("a deploy token (gldt-)").hides(&[SECRET]);
+}
+
+#[test]
+fn token_of_another_class_over_a_good_one_is_replaced_by_the_good_one() {
+    let sandbox = super::sandbox();
+    let (_, good) = sandbox.add_created("a");
+    sandbox.write_fast_settings("");
+    let daemon = sandbox.start_serving();
+    sandbox.wait("the verification", |sandbox| !sandbox.gitlab.requests_to(Endpoint::Verify).is_empty());
+    let wrong = format!("glpat-{SECRET}");
+    sandbox.write_config(&sandbox.config().replace(&good, &wrong));
+    sandbox.wait("the good token", |sandbox| sandbox.config().contains(&good));
+    let done = daemon.stop(rustix::process::Signal::QUIT);
+    done.exits(0).says("access token (glpat-)").hides(&[SECRET]);
+    let sent = sandbox.gitlab.requests().into_iter().filter(|request| request.body.contains(SECRET));
+    assert_eq!(sent.count(), 0);
+}
+
+#[test]
 fn daemon_serves_the_other_runners_beside_a_token_of_another_class() {
     let sandbox = super::sandbox();
     sandbox.register(&["--name", "b"]).exits(0);

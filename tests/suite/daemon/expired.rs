@@ -26,6 +26,30 @@ fn expired() -> (Sandbox, u64) {
     (sandbox, id)
 }
 
+/// Waits until two refusals have proven that the token is dead.
+fn wait_for_the_conclusion(sandbox: &Sandbox) {
+    sandbox.wait("the conclusion", |sandbox| sandbox.state().contains(r#""state": "rejected""#));
+}
+
+#[test]
+fn a_token_that_expired_is_expired_everywhere_and_promised_no_rotation() {
+    let (sandbox, _) = expired();
+    let states = |command: &str| {
+        let runner = sandbox.run(&[command, "--output", "json"]).runners()[0].clone();
+        assert!(runner["rotation"].is_null(), "{command}: {runner}");
+        runner["state"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(["list", "plan"].map(states), ["expired"; 2]);
+    let daemon = sandbox.start_serving();
+    wait_for_the_conclusion(&sandbox);
+    assert_eq!(["list", "status", "plan"].map(states), ["expired"; 3]);
+    for command in ["list", "status"] {
+        let listed = sandbox.run(&[command, "--state", "expired"]);
+        assert!(listed.exits(0).stdout.contains("build-1"), "{listed:?}");
+    }
+    daemon.stop(Signal::QUIT).exits(0);
+}
+
 #[test]
 fn a_token_that_expired_is_called_expired_and_the_file_for_a_new_one_named() {
     let (sandbox, _) = expired();
@@ -39,9 +63,7 @@ fn a_token_that_expired_is_called_expired_and_the_file_for_a_new_one_named() {
         assert!(!output.stderr.contains(GUESS) && !output.stdout.contains(GUESS), "{output:?}");
     }
     let daemon = sandbox.start_serving();
-    sandbox.wait("the conclusion", |sandbox| {
-        sandbox.run(&["status", "--output", "json"]).runners()[0]["state"] == "rejected"
-    });
+    wait_for_the_conclusion(&sandbox);
     let shown = sandbox.run(&["status"]).stdout.clone();
     assert!(shown.contains("the token expired 20") && shown.contains(&remedy), "{shown}");
     assert_eq!(shown.matches("the token expired").count(), 1, "the reason is given once: {shown}");
@@ -54,9 +76,7 @@ fn a_token_that_expired_is_called_expired_and_the_file_for_a_new_one_named() {
 fn a_new_token_in_the_file_replaces_the_expired_one_at_once() {
     let (sandbox, id) = expired();
     let daemon = sandbox.start_serving();
-    sandbox.wait("the conclusion", |sandbox| {
-        sandbox.run(&["status", "--output", "json"]).runners()[0]["state"] == "rejected"
-    });
+    wait_for_the_conclusion(&sandbox);
     sandbox.gitlab.set_token_life("1d");
     sandbox.write("token", &sandbox.gitlab.revoke(id));
     sandbox.wait("the new token", |sandbox| sandbox.config().contains(&sandbox.gitlab.runner(id).unwrap().token));
