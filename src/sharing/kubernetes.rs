@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
@@ -36,6 +37,9 @@ const FIELD: &str = "runner";
 /// How long the API server is waited for.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The same for a read, which changes nothing.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How long the API server keeps a watch, in seconds. Its caller begins another one.
 const WATCH_SECS: u32 = 290;
 
@@ -50,7 +54,9 @@ pub struct Config {
 
 /// The Secrets of a namespace.
 pub struct Kubernetes {
-    secrets: Api<Secret>,
+    secrets: RefCell<Api<Secret>>,
+    /// What it is connected by.
+    config: kube::Config,
     namespace: String,
     /// The address of the API server, and whose credentials it gets, for messages.
     address: String,
@@ -100,8 +106,22 @@ impl Kubernetes {
             Some(path) => format!("the kubeconfig `{}`", path.display()),
             None => "the service account of the pod".to_owned(),
         };
-        let client = Client::try_from(found).map_err(|error| settings(error.to_string()))?;
-        Ok(Self { secrets: Api::namespaced(client, &namespace), namespace, address, user })
+        let client = Client::try_from(found.clone()).map_err(|error| settings(error.to_string()))?;
+        let secrets = RefCell::new(Api::namespaced(client, &namespace));
+        Ok(Self { secrets, config: found, namespace, address, user })
+    }
+
+    fn secrets(&self) -> Api<Secret> {
+        self.secrets.borrow().clone()
+    }
+
+    /// Gives up all connections: behind a network that was cut they can stay open without an end, and each of them would
+    /// cost a time limit.
+    fn connect_again(&self) {
+        match Client::try_from(self.config.clone()) {
+            Ok(client) => *self.secrets.borrow_mut() = Api::namespaced(client, &self.namespace),
+            Err(error) => tracing::debug!(error = chain(&error), "keeping the connections to the API server"),
+        }
     }
 
     fn error(&self, name: &ShareName, verb: &'static str, error: kube::Error) -> Error {
@@ -143,11 +163,12 @@ impl Kubernetes {
     }
 
     async fn read(&self, name: &ShareName) -> Result<Secret, Error> {
-        let answer = tokio::time::timeout(TIMEOUT, self.secrets.get(&secret_of(name))).await;
+        let answer = tokio::time::timeout(READ_TIMEOUT, self.secrets().get(&secret_of(name))).await;
         answer.map_err(|_| self.late(name, GET))?.map_err(|error| self.error(name, GET, error))
     }
 
     fn late(&self, name: &ShareName, verb: &'static str) -> Error {
+        self.connect_again();
         self.unreachable(name, verb, "it does not answer in time")
     }
 
@@ -164,8 +185,10 @@ impl Kubernetes {
         let patch = Patch::<()>::Json(patch);
         let parameters = PatchParams { dry_run: is_dry, ..PatchParams::default() };
         let name_of_secret = secret_of(name);
-        let sent = self.secrets.patch(&name_of_secret, &parameters, &patch);
+        let secrets = self.secrets();
+        let sent = secrets.patch(&name_of_secret, &parameters, &patch);
         let answer = tokio::time::timeout(TIMEOUT, sent).await.map_err(|_| {
+            self.connect_again();
             let detail = "the API server does not answer in time".to_owned();
             Failed::For(Error::Unknown { engine: ENGINE, object: self.object(name), detail })
         })?;
@@ -341,7 +364,7 @@ impl Engine for Kubernetes {
         // A Role for one Secret allows to watch it by this field only.
         let fields = format!("metadata.name={}", secret_of(name));
         let parameters = WatchParams { timeout: Some(WATCH_SECS), ..WatchParams::default() }.fields(&fields);
-        let stream = tokio::time::timeout(TIMEOUT, self.secrets.watch(&parameters, &version)).await;
+        let stream = tokio::time::timeout(TIMEOUT, self.secrets().watch(&parameters, &version)).await;
         let stream = stream.map_err(|_| self.late(name, WATCH))?.map_err(|error| self.error(name, WATCH, error))?;
         Ok(KubernetesWatch(Box::pin(stream)))
     }

@@ -153,3 +153,29 @@ async fn failures_are_not_logged_by_the_library_and_show_nothing_of_the_secret()
     }
     assert_eq!(log.text(), "");
 }
+
+#[tokio::test]
+async fn silent_connections_cost_one_time_limit_together() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let silent = std::sync::Arc::new(AtomicUsize::new(0));
+    let up_to = std::sync::Arc::clone(&silent);
+    let server = HttpServer::start(move |request| {
+        let is_silent = request.connection <= up_to.load(Ordering::Relaxed);
+        (!is_silent).then(|| secret(Some("a"), "1"))
+    })
+    .await;
+    let (kubernetes, _directory) = connect(&server).await;
+    let name = name();
+    let (first, second, third) = tokio::join!(kubernetes.get(&name), kubernetes.get(&name), kubernetes.get(&name));
+    assert!(first.is_ok() && second.is_ok() && third.is_ok());
+    let opened = server
+        .requests("/api/v1/namespaces/n/secrets/runner-agent-docker-fleet")
+        .iter()
+        .map(|request| request.connection)
+        .max()
+        .unwrap();
+    assert!(opened > 1, "the requests went over several connections");
+    silent.store(opened, Ordering::Relaxed);
+    assert!(matches!(kubernetes.get(&name).await, Err(Error::Unreachable { .. })));
+    assert!(kubernetes.get(&name).await.is_ok());
+}

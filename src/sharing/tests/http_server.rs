@@ -8,6 +8,8 @@ use tokio::net::{TcpListener, TcpStream};
 /// A request.
 #[derive(Clone, Debug)]
 pub(in crate::sharing) struct Request {
+    /// Counts the connections from 1.
+    pub connection: usize,
     pub method: String,
     pub path: String,
     pub authorization: Option<String>,
@@ -33,8 +35,10 @@ impl HttpServer {
         let (requests, handler): (_, Arc<Handler>) = (Arc::<Mutex<Vec<_>>>::default(), Arc::new(handler));
         let seen = Arc::clone(&requests);
         tokio::spawn(async move {
+            let mut connection = 0;
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&handler), Arc::clone(&seen)));
+                connection += 1;
+                tokio::spawn(serve(stream, connection, Arc::clone(&handler), Arc::clone(&seen)));
             }
         });
         Self { url, requests }
@@ -47,8 +51,8 @@ impl HttpServer {
     }
 }
 
-async fn serve(mut stream: TcpStream, handler: Arc<Handler>, seen: Arc<Mutex<Vec<Request>>>) {
-    while let Some(request) = read_request(&mut stream).await {
+async fn serve(mut stream: TcpStream, connection: usize, handler: Arc<Handler>, seen: Arc<Mutex<Vec<Request>>>) {
+    while let Some(request) = read_request(&mut stream, connection).await {
         seen.lock().unwrap().push(request.clone());
         let Some((status, body)) = handler(&request) else { return std::future::pending().await };
         let length = body.len();
@@ -58,7 +62,7 @@ async fn serve(mut stream: TcpStream, handler: Arc<Handler>, seen: Arc<Mutex<Vec
     }
 }
 
-async fn read_request(stream: &mut TcpStream) -> Option<Request> {
+async fn read_request(stream: &mut TcpStream, connection: usize) -> Option<Request> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
@@ -73,5 +77,6 @@ async fn read_request(stream: &mut TcpStream) -> Option<Request> {
     let mut line = head.split(' ');
     let (method, target) = (line.next()?.to_owned(), line.next()?);
     let path = target.split('?').next()?.to_owned();
-    Some(Request { method, path, authorization: header("authorization"), body: String::from_utf8(body).unwrap() })
+    let (authorization, body) = (header("authorization"), String::from_utf8(body).unwrap());
+    Some(Request { connection, method, path, authorization, body })
 }
