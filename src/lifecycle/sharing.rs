@@ -336,15 +336,17 @@ impl<S: Fn(Digest) -> Shown> View<'_, S> {
         matches!(self.next_step(), SharedStep::Recover | SharedStep::TakeOver) && !self.is_sender_awaited()
     }
 
-    /// Whether this machine comes to the runner like a new one: it has left it, no token is accepted that it held, and the
-    /// store has none, or another runner of the same server (`is_other_runner`). The last machine may have deleted ours.
+    /// Whether this machine comes to the runner like a new one: it has left it, its token is dead, no other one is accepted that
+    /// it held, and the store has none, or another runner of the same server (`is_other_runner`). The last machine may have
+    /// deleted ours.
     #[must_use]
     pub fn joins_anew(&self, is_other_runner: bool) -> bool {
         let is_gone = self.stored.lineage.is_none() || is_other_runner;
-        self.has_left
-            && is_gone
-            && self.journal == Journal::Empty
-            && self.ours.is_some_and(|ours| self.without_stored(ours) == SharedStep::Register)
+        let is_dead = self.ours.is_some_and(|ours| {
+            let mut others = self.held.iter().filter(|token| **token != ours.token());
+            self.dead_from(ours.token()).is_some() && others.all(|token| self.shown(*token).refused.is_some())
+        });
+        self.has_left && is_gone && is_dead && self.journal == Journal::Empty
     }
 
     /// Another machine's change may still bring a token.
@@ -398,11 +400,7 @@ impl<S: Fn(Digest) -> Shown> View<'_, S> {
         if let Some(step) = self.unless_all_are_dead(ours, ours, &dead) {
             return step;
         }
-        match self.has_left {
-            true => SharedStep::Register,
-            false if self.is_sender_awaited() => SharedStep::Wait,
-            false => SharedStep::Recover,
-        }
+        if self.is_sender_awaited() { SharedStep::Wait } else { SharedStep::Recover }
     }
 
     /// Our token is dead, and so is the store's: what is done about another one that we held.

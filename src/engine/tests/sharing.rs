@@ -357,7 +357,8 @@ async fn fleet_that_has_stopped_completely_makes_its_runner_again_in_any_order()
         fleet.config.shutdown.unregister_shared = UnregisterShared::Last;
         fleet.add().await;
         fleet.add().await;
-        fleet.pass(Duration::from_secs(60), &[]).await;
+        // A rotation leaves a former token beside the present one.
+        fleet.pass(LIFE, &[]).await;
         let before = fleet.current();
         for number in [0, 1] {
             let driver = &mut fleet.machines[number].driver;
