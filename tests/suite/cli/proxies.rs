@@ -68,11 +68,17 @@ fn refusal_of_a_tunnel_names_the_proxy_and_the_status() {
 fn proxy_that_wants_a_password_is_named() {
     let sandbox = super::sandbox();
     let proxy = FakeProxy::start(407);
-    let address = format!("http://me:{PASSWORD}@{}", proxy.authority);
-    for (url, variable) in [("https://gitlab.invalid", "https_proxy"), ("http://gitlab.invalid", "HTTP_PROXY")] {
-        let done = register(&sandbox, url, &[(variable, &address)]);
-        let shown = format!("the proxy http://{} of {variable} requires a user name and password", proxy.authority);
-        done.exits(5).says(&shown).says("(407");
+    let cases = [
+        ("", "requires a user name and password"),
+        (&format!("me:{PASSWORD}@"), "does not accept the user name and password in its URL"),
+    ];
+    for (credentials, problem) in cases {
+        let address = format!("http://{credentials}{}", proxy.authority);
+        for (url, variable) in [("https://gitlab.invalid", "https_proxy"), ("http://gitlab.invalid", "HTTP_PROXY")] {
+            let done = register(&sandbox, url, &[(variable, &address)]);
+            let shown = format!("the proxy http://{} of {variable} {problem}", proxy.authority);
+            done.exits(5).says(&shown).says("(407");
+        }
     }
 }
 
