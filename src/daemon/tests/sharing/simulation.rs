@@ -627,7 +627,7 @@ async fn simulate(seed: u64) {
 #[test]
 fn daemons_that_share_a_runner_agree_after_any_faults_of_machines_and_network() {
     let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
-    let (first, count) = (number("SHARING_WALK", 1), number("SHARING_WALKS", 10));
+    let (first, count) = (number("SHARING_WALK", 1), number("SHARING_WALKS", 4));
     for seed in first..first + count {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(LocalSet::new().run_until(simulate(seed)));
