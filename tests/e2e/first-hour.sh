@@ -265,7 +265,7 @@ done
 check 'an unknown runner token'                                    says 3 'deleted|expired' registers --name other --url "$gitlab_url" --token-file /tmp/try/runner
 check 'a proxy that is down'                                       says 5 'proxy http://127.0.0.1:9 of HTTP_PROXY|refused' through HTTP_PROXY=http://user:secret@127.0.0.1:9 by_token --url http://gitlab.example.com
 check 'a proxy whose name is wrong'                                says 5 'proxy http://proxy.invalid:3128 of HTTP_PROXY' through HTTP_PROXY=http://proxy.invalid:3128 by_token --url http://gitlab.example.com
-check 'a proxy of another scheme'                                  says 4 'scheme other than http and https' through HTTP_PROXY=htp://127.0.0.1:9 by_token --url http://gitlab.example.com
+check 'a proxy of another scheme'                                  says 4 'has the scheme htp for' through HTTP_PROXY=htp://127.0.0.1:9 by_token --url http://gitlab.example.com
 for status in 403 407 502 503; do
     start_proxy "8$status" "$status"
     check "a proxy that answers $status"                           says 5 "proxy http://127.0.0.1:8$status of HTTPS_PROXY|$status" through "HTTPS_PROXY=http://127.0.0.1:8$status" by_token --url https://gitlab.example.com
