@@ -475,9 +475,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let text = "following a token that the server accepts";
         if candidate.source == CandidateSource::Shared {
             // The daemon's line about it also names the machine that has brought it.
-            tracing::debug!(runner = label, %token, source, text);
+            tracing::debug!(runner = label, %token, source, "{text}");
         } else {
-            tracing::info!(runner = label, %token, source, text);
+            tracing::info!(runner = label, %token, source, "{text}");
         }
         let origin = runner.origin_with(&candidate, answer.value.id);
         let is_of_another = runner.is_of_another(&candidate, answer.value.id);

@@ -82,89 +82,38 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             News::Taken | News::Followed => stored.map_or((None, None), |(machine, host)| (Some(machine), host)),
             News::Registered | News::Rotated | News::Recovered | News::Replaced(_) => (Some(own.0), own.1),
         };
+        let id = id.filter(|_| matches!(news, News::Registered | News::Taken));
         let credential = record.credential.as_ref();
-        let expires_at = credential.and_then(|it| it.expiry.at()).map(|at| at.to_string());
-        let token = credential.map(|credential| credential.token.fingerprint().to_string());
-        match news {
-            News::Registered => tracing::info!(
-                runner,
-                id,
-                share,
-                engine,
-                generation,
-                machine,
-                host,
-                members,
-                "registered the shared runner"
+        let expires_at = credential
+            .filter(|_| matches!(news, News::Rotated | News::Recovered | News::Followed))
+            .and_then(|it| it.expiry.at())
+            .map(|at| at.to_string());
+        let token = credential
+            .filter(|_| matches!(news, News::Followed | News::Replaced(_)))
+            .map(|credential| credential.token.fingerprint().to_string());
+        let (text, former) = match news {
+            News::Registered => ("registered the shared runner", None),
+            News::Taken => ("took the shared runner from the store", None),
+            News::Rotated => ("rotated the token of the shared runner", None),
+            News::Recovered => ("recovered: the token of the shared runner was reset with the access token", None),
+            News::Followed => ("following the store's token of the shared runner", None),
+            News::Replaced(Some(former)) => (
+                "wrote this machine's token over the store's, which the server does not accept",
+                Some(former.generation),
             ),
-            News::Taken => tracing::info!(
-                runner,
-                id,
-                share,
-                engine,
-                generation,
-                machine,
-                host,
-                members,
-                "took the shared runner from the store"
-            ),
-            News::Rotated => tracing::info!(
-                runner,
-                share,
-                engine,
-                generation,
-                machine,
-                host,
-                members,
-                expires_at,
-                "rotated the token of the shared runner"
-            ),
-            News::Recovered => tracing::warn!(
-                runner,
-                share,
-                engine,
-                generation,
-                machine,
-                host,
-                members,
-                expires_at,
-                "recovered: the token of the shared runner was reset with the access token"
-            ),
-            News::Followed => tracing::info!(
-                runner,
-                share,
-                engine,
-                generation,
-                machine,
-                host,
-                members,
-                token,
-                expires_at,
-                "following the store's token of the shared runner"
-            ),
-            News::Replaced(Some(former)) => tracing::info!(
-                runner,
-                share,
-                engine,
-                generation,
-                former = former.generation,
-                machine,
-                host,
-                members,
-                token,
-                "wrote this machine's token over the store's, which the server does not accept"
-            ),
-            News::Replaced(None) => tracing::info!(
-                runner,
-                share,
-                engine,
-                generation,
-                machine,
-                host,
-                members,
-                token,
-                "wrote this machine's token into the store, which had none"
-            ),
+            News::Replaced(None) => ("wrote this machine's token into the store, which had none", None),
+        };
+        macro_rules! say {
+            ($level:ident) => {
+                tracing::$level!(
+                    runner, id, share, engine, generation, former, machine, host, members, token, expires_at, "{text}"
+                )
+            };
+        }
+        if matches!(news, News::Recovered) {
+            say!(warn)
+        } else {
+            say!(info)
         }
         true
     }
