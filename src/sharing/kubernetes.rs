@@ -38,7 +38,7 @@ const FIELD: &str = "runner";
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The same for a read, which changes nothing.
-const READ_TIMEOUT: Duration = Duration::from_secs(5);
+const READ_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long the API server keeps a watch, in seconds. Its caller begins another one.
 const WATCH_SECS: u32 = 290;
