@@ -19,11 +19,11 @@ use crate::store::AskedBy;
 #[derive(Clone, Debug)]
 pub(super) enum FollowUp {
     /// Another machine's runner is in the store: this machine's own one is deleted.
-    GiveWay(ShareName),
+    GiveWay,
     /// Another machine that was the last one may be deleting the runner with the present token.
     Rotate,
     /// This machine had left the runner, and the last one has deleted it since.
-    JoinAnew(ShareName),
+    JoinAnew,
 }
 
 impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
@@ -35,25 +35,20 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         let engine = Rc::clone(&self.engine);
         let has_answered = engine.ops.read_again(&name, &mut self.runner).await;
         let is_due = match &follow_up {
-            FollowUp::GiveWay(_) => self.runner.gives_way(),
+            FollowUp::GiveWay => self.runner.gives_way(),
             FollowUp::Rotate => self.runner.must_rotate(engine.ops.system_id()),
-            FollowUp::JoinAnew(_) => self.joins_anew(),
+            FollowUp::JoinAnew => self.joins_anew(),
         };
         if !(has_answered && is_due) {
             return found;
         }
-        match follow_up {
-            FollowUp::Rotate if matches!(found.outcomes.first(), Some(Outcome::Rotated(_))) => found,
-            FollowUp::Rotate => self.rotate_at_once(step, found).await,
-            FollowUp::GiveWay(name) => match self.give_way(step, &name).await {
-                Ok(report) => report,
-                Err(error) => StepReport::failed(step, error),
-            },
-            FollowUp::JoinAnew(name) => match self.join_anew(step, &name).await {
-                Ok(report) => report,
-                Err(error) => StepReport::failed(step, error),
-            },
-        }
+        let done = match follow_up {
+            FollowUp::Rotate if matches!(found.outcomes.first(), Some(Outcome::Rotated(_))) => Ok(found),
+            FollowUp::Rotate => Ok(self.rotate_at_once(step, found).await),
+            FollowUp::GiveWay => self.give_way(step, &name).await,
+            FollowUp::JoinAnew => self.join_anew(step, &name).await,
+        };
+        done.unwrap_or_else(|error| StepReport::failed(step, error))
     }
 
     /// Whether it had left a runner that is gone. Only a daemon or command with the enrollment can come to it again.

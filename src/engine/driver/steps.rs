@@ -124,7 +124,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             Some(name) => {
                 ops.prepare_shared(&name, runner, &inquiry).await?;
                 if runner.gives_way() {
-                    self.follow_up = Some(FollowUp::GiveWay(name));
+                    self.follow_up = Some(FollowUp::GiveWay);
                     return Ok(StepReport::new(step, vec![Outcome::Doubtful]));
                 }
                 verify_shared(ops, &name, runner, &inquiry).await
@@ -153,7 +153,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             }
             Err(error) => {
                 if error.outcome() == Outcome::Refused && self.joins_anew() {
-                    self.follow_up = self.share().map(FollowUp::JoinAnew);
+                    self.follow_up = Some(FollowUp::JoinAnew);
                 }
                 Err(error)
             }

@@ -10,6 +10,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use test_support::Chance;
+
 use super::{Journal, SharedStep, Shown, Stored, View};
 use crate::model::{Boot, Lineage, Sender, SharedChange, SharedPending, Stamp, Timestamp};
 use crate::secret::Digest;
@@ -49,23 +51,6 @@ enum Rule {
     KeepEveryToken,
     /// A token is projected only once GitLab has accepted it.
     AskBeforeProjecting,
-}
-
-/// A small generator: the same seed gives the same walk everywhere.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % bound as u64) as usize
-    }
-
-    fn one_in(&mut self, count: usize) -> bool {
-        self.below(count) == 0
-    }
 }
 
 /// The store's value with the id of its last write, by which it is swapped.
@@ -173,7 +158,7 @@ impl World {
             pending_since: 0,
         };
         let machines = (0..weather.machines).map(machine).collect();
-        let (chance, now, issued, writes) = (Chance(seed), OVERDUE, 0, 0);
+        let (chance, now, issued, writes) = (Chance::new(seed), OVERDUE, 0, 0);
         let mut world = Self {
             chance,
             weather,
@@ -560,21 +545,21 @@ fn hold(machine: &mut Machine, token: Digest) {
 /// Takes one walk; the error says which promise was broken.
 fn walk(seed: u64, weather: Weather) -> Result<(), String> {
     let mut world = World::new(seed, weather);
-    let [store_at, gitlab_at] = [0; 2].map(|_| 20 + world.chance.below(STORMY as usize - 20) as u32);
+    let [store_at, gitlab_at] = [0; 2].map(|_| 20 + world.chance.index(STORMY as usize - 20) as u32);
     for step in 0..STORMY {
         if weather.is_store_restored && step == store_at && !world.store_history.is_empty() {
-            let at = world.chance.below(world.store_history.len());
+            let at = world.chance.index(world.store_history.len());
             world.store = world.store_history[at].clone();
             world.trace.push(format!("{:>6} the store is restored", world.now / SECOND));
         }
         if weather.is_gitlab_restored && step == gitlab_at && world.gitlab_history.len() > 1 {
-            let at = world.chance.below(world.gitlab_history.len() - 1);
+            let at = world.chance.index(world.gitlab_history.len() - 1);
             world.set_current(world.gitlab_history[at]);
             world.trace.push(format!("{:>6} GitLab is restored", world.now / SECOND));
         }
-        world.now += SECOND * (1 + world.chance.below(20) as u64);
+        world.now += SECOND * (1 + world.chance.index(20) as u64);
         let moves = world.moves(true);
-        let next = moves[world.chance.below(moves.len())];
+        let next = moves[world.chance.index(moves.len())];
         world.make(next);
         world.forget();
         if !world.is_known() {
@@ -585,9 +570,9 @@ fn walk(seed: u64, weather: Weather) -> Result<(), String> {
         if world.is_in_step() {
             return Ok(());
         }
-        world.now += SECOND * (1 + world.chance.below(20) as u64);
+        world.now += SECOND * (1 + world.chance.index(20) as u64);
         let moves = world.moves(false);
-        let next = moves[world.chance.below(moves.len())];
+        let next = moves[world.chance.index(moves.len())];
         world.make(next);
     }
     let is_lost = world.current.is_none_or(|current| !world.delivered.contains(&current));

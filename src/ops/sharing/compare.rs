@@ -196,8 +196,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         let mut entered = self.enter(runner).await?;
         entered.locked.give_place_back();
-        let was_away = std::mem::replace(&mut runner.share(name).has_left, false);
-        if runner.note_lineage(name) || was_away {
+        let had_left = std::mem::replace(&mut runner.share(name).has_left, false);
+        if runner.note_lineage(name) || had_left {
             self.save_record(runner).await?;
         }
         let inquiry = &Inquiry { asked: None, is_dead: false, ..*inquiry };

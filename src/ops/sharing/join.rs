@@ -170,10 +170,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// Whether this machine comes to the runner like a new one after a verification that GitLab has refused.
     #[must_use]
     pub fn joins_anew(&self, runner: &Runner, inquiry: &Inquiry<'_>) -> bool {
-        let is_other_runner = runner.stored_runner().is_some_and(|stored| {
-            let ids = stored.id.zip(runner.record.named_id());
-            stored.url == runner.record.url && ids.is_some_and(|(theirs, ours)| theirs != ours)
-        });
+        let is_other_runner = runner
+            .stored_runner()
+            .is_some_and(|stored| stored.url == runner.record.url && runner.is_of_another_share(stored));
         let is_read = runner.store.as_ref().is_some_and(|memory| memory.seen.is_some());
         is_read && self.viewed(runner, false, inquiry, |view| view.joins_anew(is_other_runner)).unwrap_or(false)
     }

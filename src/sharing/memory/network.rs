@@ -1,44 +1,15 @@
 //! A network between machines and what they ask: slow, cut, and with proxies that repeat requests.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use test_support::Chance;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-
-/// A small generator: the same seed draws the same numbers everywhere.
-#[derive(Clone, Debug)]
-pub struct Chance(Rc<Cell<u64>>);
-
-impl Chance {
-    /// The numbers of a seed.
-    pub fn new(seed: u64) -> Self {
-        Self(Rc::new(Cell::new(seed)))
-    }
-
-    /// A number below `bound`.
-    pub fn below(&self, bound: u64) -> u64 {
-        self.0.set(self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
-        let mut mixed = self.0.get();
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-
-    /// True once in so many draws.
-    pub fn one_in(&self, count: u64) -> bool {
-        self.below(count) == 0
-    }
-
-    /// A time between these, in milliseconds.
-    pub fn millis(&self, least: u64, most: u64) -> Duration {
-        Duration::from_millis(least + self.below(most - least + 1))
-    }
-}
 
 type Packet = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -46,12 +17,12 @@ type Packet = Pin<Box<dyn Future<Output = ()>>>;
 #[derive(Clone, Debug)]
 pub struct Network {
     packets: mpsc::UnboundedSender<Packet>,
-    chance: Chance,
+    chance: Rc<Chance>,
 }
 
 impl Network {
     /// A network, and what delivers its requests while it is polled.
-    pub fn new(chance: Chance) -> (Self, impl Future<Output = ()>) {
+    pub fn new(chance: Rc<Chance>) -> (Self, impl Future<Output = ()>) {
         let (packets, mut inbox) = mpsc::unbounded_channel::<Packet>();
         let deliver = async move {
             let mut under_way = JoinSet::new();

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use fake_gitlab::{Endpoint, Fault, Gitlab};
 use runner_agent::sharing::Settings;
+use test_support::Chance;
 
 use crate::agents::{Agents, StoreAddress, Ways};
 use crate::checker::{Checker, Observer};
@@ -60,27 +61,6 @@ pub(crate) trait Store {
     fn heal(&mut self, server: usize);
     /// Whether a server that was started answers again.
     fn is_ready(&self, server: usize) -> bool;
-}
-
-/// A random generator: the same seed brings the same faults.
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
-    }
-
-    fn below(&mut self, count: usize) -> usize {
-        usize::try_from(self.next() % u64::try_from(count).unwrap()).unwrap()
-    }
-
-    fn millis(&mut self, least: u64, most: u64) -> Duration {
-        Duration::from_millis(least + self.next() % (most - least + 1))
-    }
 }
 
 /// What ends a disturbance.
@@ -165,9 +145,9 @@ impl Torture<'_> {
 
     /// One more disturbance.
     fn disturb(&mut self) {
-        match self.chance.below(23) {
+        match self.chance.index(23) {
             0..15 => {
-                let number = self.chance.below(self.agents.agents.len());
+                let number = self.chance.index(self.agents.agents.len());
                 // Half of the machines go on.
                 if self.is_disturbed(number) || self.ends.len() * 2 > self.agents.agents.len() {
                     return;
@@ -186,7 +166,7 @@ impl Torture<'_> {
                     return;
                 }
                 self.lost += 1;
-                if self.chance.below(2) == 0 {
+                if self.chance.index(2) == 0 {
                     self.gitlab.order(Endpoint::Reset, Fault::cut().after_acting());
                     self.note("the answer to the next reset is lost".to_owned());
                 } else {
@@ -208,9 +188,9 @@ impl Torture<'_> {
     }
 
     fn disturb_agent(&mut self, number: usize) {
-        let kind = self.chance.below(8);
+        let kind = self.chance.index(8);
         let agent = &mut self.agents.agents[number];
-        let passage = if self.chance.below(2) == 0 { Passage::Silent } else { Passage::Refusing };
+        let passage = if self.chance.index(2) == 0 { Passage::Silent } else { Passage::Refusing };
         let (what, end, span) = match kind {
             0 | 1 => {
                 agent.kill();
@@ -229,7 +209,7 @@ impl Torture<'_> {
                 ("cut from the store", End::Connect(number), self.chance.millis(500, 15_000))
             }
             5 => {
-                let server = self.chance.below(self.store.servers());
+                let server = self.chance.index(self.store.servers());
                 agent.set_store(Some(server), passage);
                 ("cut from one server", End::Connect(number), self.chance.millis(500, 15_000))
             }
@@ -251,11 +231,11 @@ impl Torture<'_> {
     fn move_clock(&mut self) {
         let own: Vec<usize> =
             (0..).zip(&self.agents.agents).filter(|(_, it)| it.has_clock()).map(|(at, _)| at).collect();
-        let number = own[self.chance.below(own.len())];
-        let (least, most) = if self.chance.below(2) == 0 { MINUTES } else { HOURS };
+        let number = own[self.chance.index(own.len())];
+        let (least, most) = if self.chance.index(2) == 0 { MINUTES } else { HOURS };
         let span = i64::try_from(least + self.chance.next() % (most - least + 1)).unwrap();
         // The last one sets it right.
-        let seconds = [span, span, -span, -span, 0][self.chance.below(5)];
+        let seconds = [span, span, -span, -span, 0][self.chance.index(5)];
         self.agents.agents[number].set_clock(seconds);
         self.moved += 1;
         self.note(format!("{number} has a clock that is {seconds} s ahead"));
@@ -263,9 +243,9 @@ impl Torture<'_> {
 
     fn disturb_store(&mut self) {
         let (count, down) = (self.store.servers(), self.servers_down());
-        let number = self.chance.below(count);
-        let passage = if self.chance.below(2) == 0 { Passage::Silent } else { Passage::Refusing };
-        let kind = match self.chance.below(if self.store.has_peers() { 3 } else { 2 }) {
+        let number = self.chance.index(count);
+        let passage = if self.chance.index(2) == 0 { Passage::Silent } else { Passage::Refusing };
+        let kind = match self.chance.index(if self.store.has_peers() { 3 } else { 2 }) {
             0 => Disturbance::Killed,
             1 => Disturbance::Paused,
             _ => Disturbance::CutOff(passage),
@@ -336,7 +316,7 @@ fn torture_by(store: &mut dyn Store, machines: usize, seed: u64, span: Duration)
     let mut checker = Checker::new(&gitlab, observer.clone(), &agents.agents);
     let now = Instant::now();
     let mut torture = Torture {
-        chance: Chance(seed),
+        chance: Chance::new(seed),
         gitlab: &gitlab,
         agents: &mut agents,
         store,

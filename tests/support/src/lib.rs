@@ -3,6 +3,7 @@
 //! - [`Sandbox`]: a temporary directory, a [`fake_gitlab::Gitlab`] and the environment that every process gets.
 //! - [`Process`]: a running process and its output; killed on drop.
 //! - [`Output`]: what a finished process returned and wrote.
+//! - [`Chance`]: random numbers from a seed.
 //! - [`config_of`]: a config.toml of many entries.
 //! - [`faketime`]: a wall clock of its own for a process.
 //! - [`http`]: an HTTP client that shows the bytes on the wire.
@@ -12,6 +13,7 @@
     reason = "this crate only serves tests, which write files freely, watch real processes and stop at the first error"
 )]
 
+mod chance;
 mod config;
 pub mod faketime;
 pub mod http;
@@ -22,6 +24,7 @@ mod scrub;
 
 use std::time::Duration;
 
+pub use chance::Chance;
 pub use config::config_of;
 pub use output::Output;
 pub use process::{Capture, Process};

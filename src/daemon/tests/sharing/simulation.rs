@@ -14,6 +14,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
+use test_support::Chance;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -28,7 +29,7 @@ use crate::model::{Boot, ShareName, SharedRunner, SystemId};
 use crate::ops::ServerAccess;
 use crate::ops::memory::ServedRunner;
 use crate::secret::{Digest, SealingKey};
-use crate::sharing::memory::network::{Chance, Line, Network, Way};
+use crate::sharing::memory::network::{Line, Network, Way};
 
 /// The shortest that GitLab gives. A clock by which a token has less is not believed, and rotations wait then.
 const LIFE: Duration = secs(7200);
@@ -179,7 +180,7 @@ enum End {
 }
 
 struct Simulation {
-    chance: Chance,
+    chance: Rc<Chance>,
     weather: Weather,
     network: Network,
     truth: TokioClock,
@@ -325,7 +326,7 @@ impl Simulation {
     }
 
     async fn disturb(&mut self) {
-        let number = usize::try_from(self.chance.below(self.machines.len() as u64)).unwrap();
+        let number = self.chance.index(self.machines.len());
         if self.machines[number].is_gone {
             return;
         }
@@ -354,7 +355,7 @@ impl Simulation {
                 "is paused".to_owned()
             }
             8..=10 => {
-                let (store, gitlab) = [(true, false), (false, true), (true, true)][self.chance.below(3) as usize];
+                let (store, gitlab) = self.chance.of(&[(true, false), (false, true), (true, true)]);
                 let machine = &self.machines[number];
                 machine.to_store.change(|way| way.is_cut = store);
                 machine.to_gitlab.change(|way| way.is_cut = gitlab);
@@ -362,8 +363,8 @@ impl Simulation {
                 format!("is cut from the store: {store}, from GitLab: {gitlab}")
             }
             11 | 12 => {
-                let far = [60_000, 3_600_000, 86_400_000][self.chance.below(3) as usize];
-                let offset = [far, -far, 0][self.chance.below(3) as usize];
+                let far = self.chance.of(&[60_000, 3_600_000, 86_400_000]);
+                let offset = self.chance.of(&[far, -far, 0]);
                 self.machines[number].clock.shared.borrow_mut().0 = offset;
                 format!("has a clock that is {offset} ms ahead")
             }
@@ -419,7 +420,7 @@ impl Simulation {
                 if self.store_backups.len() < 2 || !self.chance.one_in(2) {
                     return;
                 }
-                let at = self.chance.below(self.store_backups.len() as u64) as usize;
+                let at = self.chance.index(self.store_backups.len());
                 self.store.restore(&name(), self.store_backups[at].clone());
                 "… the store is restored".to_owned()
             }
@@ -586,9 +587,9 @@ impl Simulation {
 
 async fn simulate(seed: u64) {
     let (log, _collected) = Log::collect();
-    let chance = Chance::new(seed);
+    let chance = Rc::new(Chance::new(seed));
     let weather = Weather::of(&chance);
-    let (network, delivery) = Network::new(chance.clone());
+    let (network, delivery) = Network::new(Rc::clone(&chance));
     let _delivery = spawn_local(delivery);
     let truth = TokioClock::new();
     let mut simulation = Simulation {
@@ -604,7 +605,7 @@ async fn simulate(seed: u64) {
         store_backups: Vec::new(),
         gitlab_backups: Vec::new(),
     };
-    for number in 0..2 + usize::try_from(simulation.chance.below(3)).unwrap() {
+    for number in 0..2 + simulation.chance.index(3) {
         simulation.add();
         simulation.end(End::Connect(number));
     }
